@@ -1,0 +1,309 @@
+/** Opening archives: keys unwrapped, headers checked, block tables read; once per archive however many snapshots share it. */
+import {
+  type ArchiveKind,
+  FRAME_OVERHEAD,
+  KIND_DATA,
+  KIND_TREE,
+  MAX_CBOR_HEADER,
+  OUTER_OFFSETS,
+} from '../archive/format.ts';
+import { parseOuterHeader } from '../archive/frame.ts';
+import { type ArchiveHeader, parseHeader } from '../archive/header.ts';
+import { deriveArchiveKeys } from '../archive/keys.ts';
+import { type OpenedArchive, openArchive, type RangeSource } from '../archive/reader.ts';
+import { Cursor, type PageSource } from '../archive/tree/read.ts';
+import type { SnapshotRoot, TreeArchiveFacts } from '../archive/tree/root.ts';
+import { ARCHIVE, TREES } from '../archive/tree/schema.ts';
+import { corrupt, RozenError } from '../errors.ts';
+import type { ObjectStore } from '../store/object-store.ts';
+import { type ArchiveAccess, closeArchives, keepFetched } from './frames.ts';
+import { Miss, missArchive } from './miss.ts';
+import { type PageCache, snapshotPages } from './pages.ts';
+
+/** What opens archive keys; a Repository does. */
+export interface KeyOpener {
+  unwrap(envelope: Uint8Array): Promise<Buffer>;
+}
+
+/** An archive as a signed place describes it. */
+export interface ArchiveFacts extends Omit<TreeArchiveFacts, 'row'> {
+  kind: ArchiveKind;
+}
+
+/** An archive without the row that somebody asked for it by. */
+type OpenArchive = Omit<ArchiveAccess, 'scope' | 'row'>;
+
+/** Most AHDR frames end within this many bytes: a few recipients. */
+const HEADER_READ = 8 * 1024;
+
+let lastHandle = 0;
+
+/** Object names, as docs/FORMAT-REPOSITORY.md gives them. */
+function objectName(folder: 'data' | 'index' | 'tree', id: Uint8Array): string {
+  const hex = Buffer.from(id).toString('hex');
+  return `${folder}/${hex.slice(0, 2)}/${hex}.${folder === 'index' ? 'rix' : 'roz'}`;
+}
+
+function storeSource(store: ObjectStore, name: string): RangeSource {
+  return {
+    read: (offset, length) => store.getRange(name, offset, length),
+    suffix: (length) => store.getSuffix(name, length),
+  };
+}
+
+/** The open archives of one repository in this process, by id. Lives on the main thread. */
+export class OpenArchives {
+  readonly store: ObjectStore;
+  readonly #keys: KeyOpener;
+  readonly #byId = new Map<string, Promise<OpenArchive>>();
+  readonly #byHandle = new Map<number, OpenArchive>();
+  readonly #fetching = new Map<string, Promise<void>>();
+
+  constructor(options: { store: ObjectStore; keys: KeyOpener }) {
+    this.store = options.store;
+    this.#keys = options.keys;
+  }
+
+  /** Opens an archive, or waits for whoever is opening it. A failure is not remembered. */
+  open(facts: ArchiveFacts): Promise<OpenArchive> {
+    return this.#once(facts, () => (facts.kind === KIND_TREE ? this.#openTree(facts) : this.#openData(facts)));
+  }
+
+  /** Opens the tree archive of a snapshot by one suffix read, and gives its ROOT. */
+  async openSnapshotTree(facts: TreeArchiveFacts): Promise<{ archive: OpenArchive; root: Buffer }> {
+    const object = objectName('tree', facts.id);
+    const opened = await openArchive(storeSource(this.store, object), {
+      unwrap: (envelope) => this.#keys.unwrap(envelope),
+      expect: facts,
+      name: object,
+    });
+    if (opened.root === null) throw corrupt(`${object}: not a tree archive`);
+    const archive = await this.#once({ ...facts, kind: KIND_TREE }, async () => this.#add(opened, facts, object));
+    // The upper pages lie in what was read: no need to ask for them again.
+    if (archive.path === null) keepFetched(archive.handle, opened.suffix.offset, opened.suffix.bytes);
+    return { archive, root: opened.root };
+  }
+
+  /** Fetches bytes of an open archive for `readFrame` of this thread; single-flight. */
+  fetch(handle: number, offset: number, length: number): Promise<void> {
+    const archive = this.#byHandle.get(handle);
+    if (archive === undefined) throw new RozenError('internal', `no open archive has handle ${handle}`);
+    const key = `${handle}:${offset}:${length}`;
+    let fetching = this.#fetching.get(key);
+    if (fetching === undefined) {
+      fetching = this.store
+        .getRange(archive.object, offset, length)
+        .then((bytes) => keepFetched(handle, offset, bytes))
+        .finally(() => this.#fetching.delete(key));
+      this.#fetching.set(key, fetching);
+    }
+    return fetching;
+  }
+
+  /** Wipes all keys and closes the files of this thread. Nothing of it may be in use any more. */
+  close(): void {
+    for (const archive of this.#byHandle.values()) archive.blockKey.fill(0);
+    closeArchives(this.#byHandle.keys());
+    this.#byHandle.clear();
+    this.#byId.clear();
+  }
+
+  #once(facts: ArchiveFacts, work: () => Promise<OpenArchive>): Promise<OpenArchive> {
+    const id = facts.id.toString('hex');
+    let opening = this.#byId.get(id);
+    if (opening === undefined) {
+      opening = work();
+      this.#byId.set(id, opening);
+      opening.catch(() => this.#byId.delete(id));
+      return opening;
+    }
+    return opening.then((archive) => {
+      // One id, one archive: whoever says something else of it is mistaken or lies.
+      if (archive.kind !== facts.kind || !facts.headerHash.equals(archive.headerHash))
+        throw contradiction(archive.object);
+      return archive;
+    });
+  }
+
+  /** An older tree archive: its pages are named by pointers, so only its key is needed, and the header that commits to it. */
+  async #openTree(facts: ArchiveFacts): Promise<OpenArchive> {
+    const object = objectName('tree', facts.id);
+    const header = await this.#readHeader(object, facts);
+    if (!header.headerHash.equals(facts.headerHash) || header.kind !== KIND_TREE) throw contradiction(object);
+    const key = await this.#keys.unwrap(facts.envelope);
+    const keys = deriveArchiveKeys(key, header.commitment);
+    key.fill(0);
+    keys.record.fill(0);
+    return this.#add(
+      { id: header.id, kind: KIND_TREE, headerHash: header.headerHash, blockKey: keys.block },
+      facts,
+      object,
+    );
+  }
+
+  async #readHeader(object: string, facts: ArchiveFacts): Promise<ArchiveHeader> {
+    try {
+      let bytes = await this.store.getRange(object, 0, Math.min(HEADER_READ, facts.size));
+      if (bytes.length >= FRAME_OVERHEAD && headerLength(bytes) > bytes.length) {
+        bytes = await this.store.getRange(object, 0, Math.min(FRAME_OVERHEAD + MAX_CBOR_HEADER, facts.size));
+      }
+      const { frameLength } = parseOuterHeader(bytes, { archiveId: facts.id });
+      return parseHeader(bytes.subarray(0, frameLength));
+    } catch (error) {
+      if (!(error instanceof RozenError) || error.message.includes(object)) throw error;
+      throw new RozenError(error.code, `${object}: ${error.message}`, { hint: error.hint, cause: error });
+    }
+  }
+
+  /** A data archive: its hot index has all; the archive itself answers too when that is lost. */
+  async #openData(facts: ArchiveFacts): Promise<OpenArchive> {
+    const object = objectName('data', facts.id);
+    const index = objectName('index', facts.id);
+    const options = { unwrap: (envelope: Buffer) => this.#keys.unwrap(envelope), expect: facts };
+    let opened: OpenedArchive;
+    try {
+      opened = await openArchive(storeSource(this.store, index), { ...options, name: index, hotIndex: true });
+    } catch (error) {
+      if (!(error instanceof RozenError) || (error.code !== 'not-found' && error.code !== 'corrupt')) throw error;
+      opened = await openArchive(storeSource(this.store, object), { ...options, name: object }).catch(() => {
+        throw error;
+      });
+    }
+    if (opened.kind !== KIND_DATA) throw contradiction(object);
+    opened.recordKey.fill(0);
+    const { offsets, lengths } = opened.blocks;
+    return { ...this.#add(opened, facts, object), blockOffsets: offsets, blockLengths: lengths };
+  }
+
+  #add(
+    opened: Pick<OpenedArchive, 'id' | 'kind' | 'headerHash' | 'blockKey'>,
+    facts: Pick<ArchiveFacts, 'size'>,
+    object: string,
+  ): OpenArchive {
+    const archive: OpenArchive = {
+      handle: ++lastHandle,
+      id: opened.id,
+      kind: opened.kind,
+      object,
+      path: this.store.localPath(object),
+      size: facts.size,
+      headerHash: opened.headerHash,
+      blockKey: opened.blockKey,
+      blockOffsets: null,
+      blockLengths: null,
+    };
+    this.#byHandle.set(archive.handle, archive);
+    return archive;
+  }
+}
+
+/** Bytes of the AHDR frame that begins here, as far as its fixed part says. */
+function headerLength(bytes: Buffer): number {
+  return FRAME_OVERHEAD + bytes.readUInt32LE(OUTER_OFFSETS.cborLength);
+}
+
+function contradiction(object: string): RozenError {
+  return new RozenError('untrusted', `${object}: it is not the archive that the signed record names`, {
+    hint: 'the object was swapped or belongs to another repository: do not trust this store',
+  });
+}
+
+/** The archives of one snapshot, by row. */
+export class ArchiveSet {
+  readonly scope: string;
+  /** The trees of the snapshot. Throws Miss for a tree archive that is not open and for what is not fetched. */
+  readonly source: PageSource;
+  readonly #shared: OpenArchives;
+  readonly #root: SnapshotRoot;
+  readonly #named: ReadonlyMap<number, TreeArchiveFacts>;
+  readonly #open = new Map<number, ArchiveAccess>();
+
+  constructor(options: {
+    scope: string;
+    shared: OpenArchives;
+    pages: PageCache;
+    root: SnapshotRoot;
+    /** The archive that ROOT came from. */
+    own: OpenArchive;
+  }) {
+    this.scope = options.scope;
+    this.#shared = options.shared;
+    this.#root = options.root;
+    this.#named = new Map(options.root.archives.map((facts) => [facts.row, facts]));
+    this.#open.set(options.root.row, { ...options.own, scope: this.scope, row: options.root.row });
+    this.source = snapshotPages(options.pages, (row) => this.#treeAccess(row));
+  }
+
+  /** The archive of a row if it is open. */
+  get(row: number): ArchiveAccess | undefined {
+    return this.#open.get(row);
+  }
+
+  /** The open archive of a row: a tree archive that ROOT names, or whatever the `archives` tree names. */
+  async open(row: number): Promise<ArchiveAccess> {
+    const known = this.#open.get(row);
+    if (known !== undefined) return known;
+    const archive = await this.#shared.open(await this.facts(row));
+    const access: ArchiveAccess = { ...archive, scope: this.scope, row };
+    this.#open.set(row, access);
+    return access;
+  }
+
+  /** What the snapshot says of the archive in a row. 'corrupt' when it names none. */
+  async facts(row: number): Promise<ArchiveFacts> {
+    const named = this.#named.get(row);
+    if (named !== undefined) return { ...named, kind: KIND_TREE };
+    const cursor = new Cursor(this.source, TREES.archives, this.#root.roots.archives);
+    const found = await this.retry(() => cursor.find(row));
+    if (!found) throw corrupt(`snapshot ${this.scope}: no archive has row ${row}`);
+    const page = cursor.page!;
+    const i = cursor.index;
+    const kind = page.num(ARCHIVE.kind, i);
+    if (kind !== KIND_DATA && kind !== KIND_TREE)
+      throw corrupt(`snapshot ${this.scope}: archive ${row} is of kind ${kind}`);
+    return {
+      kind,
+      id: page.slice(ARCHIVE.id, i),
+      size: page.num(ARCHIVE.size, i),
+      headerHash: page.slice(ARCHIVE.headerHash, i),
+      merkleRoot: page.slice(ARCHIVE.merkleRoot, i),
+      envelope: page.slice(ARCHIVE.envelope, i),
+    };
+  }
+
+  /** Makes what a Miss names available on this thread. */
+  async resolve(miss: Miss): Promise<void> {
+    const { target } = miss;
+    if (target.kind === 'frame') return this.#shared.fetch(target.handle, target.offset, target.length);
+    if (target.scope !== this.scope)
+      throw new RozenError('internal', `a miss of snapshot ${target.scope} at ${this.scope}`);
+    await this.open(target.row);
+  }
+
+  /** Runs `work` until nothing is missing any more. `work` begins anew each time. */
+  async retry<T>(work: () => T): Promise<T> {
+    let last = '';
+    for (;;) {
+      try {
+        return work();
+      } catch (error) {
+        if (!(error instanceof Miss)) throw error;
+        const { target } = error;
+        const now = target.kind === 'archive' ? `archive ${target.row}` : `frame ${target.handle}:${target.offset}`;
+        // The same thing missing again right after it came would go on for ever.
+        if (now === last) throw new RozenError('internal', `${now} is missing although it was fetched`);
+        last = now;
+        await this.resolve(error);
+      }
+    }
+  }
+
+  /** Pages lie in archives that ROOT names. Anything else is damage, and following it could go round in circles. */
+  #treeAccess(row: number): ArchiveAccess {
+    const access = this.#open.get(row);
+    if (access !== undefined) return access;
+    if (!this.#named.has(row))
+      throw corrupt(`snapshot ${this.scope}: a page in archive ${row}, which ROOT does not name`);
+    throw missArchive(this.scope, row);
+  }
+}

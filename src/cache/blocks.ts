@@ -1,0 +1,143 @@
+/**
+ * Content of data archives, read through the shared slots. A reader pushes slices of decoded blocks, pinned until the
+ * reply is written; and between requests it decodes the blocks that a sequential reader will want next.
+ */
+
+import { BLOCK_SIZE } from '../archive/format.ts';
+import { openFrame, type SealContext } from '../archive/frame.ts';
+import { corrupt, RozenError } from '../errors.ts';
+import { type ArchiveAccess, readFrame } from './frames.ts';
+import type { BlockSlots } from './slots.ts';
+
+/**
+ * How far Rozen decodes ahead of a sequential reader. Measured with 128 KiB requests on 2 cores: without it cores never
+ * overlap (0.45-0.57 GB/s), with 4 blocks 0.84-1.0 GB/s.
+ */
+const AHEAD_BLOCKS = 4;
+
+export interface PieceSink {
+  push(bytes: Uint8Array): void;
+}
+
+/** What is counted per thread. */
+export interface BlockMeter {
+  /** A frame was read from the store's file: `sealed` bytes of it. */
+  frame(sealed: number): void;
+  /** Work of a fraction of a millisecond begins: a decoding, or waiting for another thread's. */
+  busy(): void;
+}
+
+export class BlockReader {
+  readonly #slots: BlockSlots;
+  readonly #meter: BlockMeter;
+  /** Where to decode ahead: the archive, the next block to try and the first one beyond. */
+  #ahead: ArchiveAccess | null = null;
+  #aheadNext = 0;
+  #aheadEnd = 0;
+
+  constructor(slots: BlockSlots, meter: BlockMeter) {
+    this.#slots = slots;
+    this.#meter = meter;
+  }
+
+  /**
+   * Pushes `length` bytes of the stream of a data archive from `offset` on, in order. The pieces lie in slots whose
+   * numbers are added to `held`, also when this throws: give them back by `release`.
+   *
+   * @throws Miss when a frame is not on this machine; RozenError 'corrupt' when bytes fail their check or the stream ends
+   * before the range, 'io' when the file cannot be read.
+   */
+  read(access: ArchiveAccess, range: { offset: number; length: number }, held: number[], sink: PieceSink): void {
+    const end = range.offset + range.length;
+    let at = range.offset;
+    while (at < end) {
+      const block = Math.floor(at / BLOCK_SIZE);
+      const from = at - block * BLOCK_SIZE;
+      const upTo = Math.min(end - block * BLOCK_SIZE, BLOCK_SIZE);
+      if (!this.#slots.ready(access.handle, block)) this.#meter.busy();
+      const slot = this.#slots.acquire(access.handle, block, (target) => this.#decode(access, block, target));
+      let bytes: Buffer;
+      if (slot >= 0) {
+        held.push(slot);
+        bytes = this.#slots.bytes(slot);
+        if (upTo === BLOCK_SIZE) this.#slots.spent(slot);
+      } else {
+        const target = Buffer.allocUnsafeSlow(BLOCK_SIZE);
+        bytes = target.subarray(0, this.#decode(access, block, target));
+      }
+      if (bytes.length < upTo) {
+        throw corrupt(`${access.object}: block ${block} ends at ${bytes.length}, content goes on to ${upTo}`);
+      }
+      sink.push(bytes.subarray(from, upTo));
+      this.#noteSequential(access, block);
+      at = block * BLOCK_SIZE + upTo;
+    }
+  }
+
+  release(held: number[]): void {
+    for (let i = 0; i < held.length; i++) this.#slots.release(held[i]!);
+    held.length = 0;
+  }
+
+  /** Decodes one block ahead if a reader goes through an archive in order. True when there may be more to do. */
+  decodeAhead(): boolean {
+    const access = this.#ahead;
+    if (access === null) return false;
+    while (this.#aheadNext < this.#aheadEnd) {
+      const block = this.#aheadNext++;
+      try {
+        const ahead = this.#slots.ahead(access.handle, block, (target) => {
+          this.#meter.busy();
+          return this.#decode(access, block, target);
+        });
+        if (ahead) return true;
+      } catch (error) {
+        // Whoever really reads the block will meet the error and tell of it.
+        this.#ahead = null;
+        if (!(error instanceof RozenError) && (error as Error).name !== 'Miss') throw error;
+        return false;
+      }
+    }
+    this.#ahead = null;
+    return false;
+  }
+
+  /**
+   * That the two blocks before this one are in memory is the sign of a sequential reader, whichever thread served it and
+   * whether it reads one file or many in pack order. A random reader shows it by chance only (0.4 % with 6 % in memory).
+   */
+  #noteSequential(access: ArchiveAccess, block: number): void {
+    if (block < 2 || !this.#slots.has(access.handle, block - 1) || !this.#slots.has(access.handle, block - 2)) return;
+    const count = access.blockOffsets?.length ?? 0;
+    const end = Math.min(block + 1 + AHEAD_BLOCKS, count);
+    if (this.#ahead !== access || this.#aheadNext <= block || this.#aheadNext > end) this.#aheadNext = block + 1;
+    this.#ahead = access;
+    this.#aheadEnd = end;
+  }
+
+  #decode(access: ArchiveAccess, block: number, target: Buffer): number {
+    const { blockOffsets, blockLengths } = access;
+    if (blockOffsets === null || blockLengths === null) throw corrupt(`${access.object}: it has no block table`);
+    const offset = blockOffsets[block];
+    const length = blockLengths[block];
+    if (offset === undefined || length === undefined) {
+      throw corrupt(`${access.object}: block ${block} lies beyond its ${blockOffsets.length} blocks`);
+    }
+    const frame = readFrame(access, offset, length);
+    this.#meter.frame(length);
+    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
+      .length;
+  }
+}
+
+const contexts = new WeakMap<ArchiveAccess, SealContext>();
+
+/** What opens frames of this archive. */
+export function sealContext(access: ArchiveAccess): SealContext {
+  let context = contexts.get(access);
+  if (context === undefined) {
+    context = { archiveId: access.id, key: access.blockKey, headerHash: access.headerHash };
+    contexts.set(access, context);
+  }
+  return context;
+}

@@ -1,0 +1,377 @@
+import type { CommandSpec, OptionSpec } from './command.ts';
+
+/**
+ * Every command, its options and its examples: the one source of the parser, of the help and of shell completion.
+ * Only data stands here, so that `--help` loads no command.
+ */
+
+export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
+  {
+    flags: '-r, --repository <repo>',
+    description: 'the repository: a folder, or a name from the configuration',
+    env: 'ROZEN_REPOSITORY',
+    complete: 'directory',
+  },
+  {
+    flags: '--identity <file>',
+    description: 'age identity file that opens it',
+    env: 'ROZEN_IDENTITY_FILE',
+    complete: 'file',
+  },
+  {
+    flags: '--password-file <file>',
+    description: 'file whose first line is the passphrase (or ROZEN_PASSWORD, ROZEN_PASSWORD_COMMAND)',
+    complete: 'file',
+  },
+  { flags: '--config <file>', description: 'configuration file', env: 'ROZEN_CONFIG', complete: 'file' },
+  { flags: '--json', description: 'results as JSON on stdout' },
+  { flags: '-q, --quiet', description: 'only results, warnings and errors' },
+  { flags: '-v, --verbose', description: 'say more' },
+  { flags: '--debug', description: 'stack traces with errors' },
+];
+
+/** How snapshots are named, for the help of each command that takes one. */
+const NAMING = `A snapshot is named by the first characters of its id, by latest, SET@latest or SET@TIME (the newest one
+not after TIME, such as photos@2026-11-23 or 'photos@2026-11-23 18:30'). SNAPSHOT:PATH names a place in one.`;
+
+const FILTERS: readonly OptionSpec[] = [
+  { flags: '--set <name>', description: 'only snapshots of this set' },
+  { flags: '--host <name>', description: 'only snapshots of this machine' },
+  { flags: '--tag <tag>', description: 'only snapshots with this tag', repeat: true },
+];
+
+const SNAPSHOT_ARGUMENT = {
+  name: '<snapshot>',
+  description: 'id prefix, latest, SET@latest or SET@TIME, maybe with :PATH',
+};
+
+export const COMMANDS: readonly CommandSpec[] = [
+  {
+    name: 'init',
+    summary: 'make a repository',
+    details: `Prints the fingerprint of the new repository: write it down, it is what proves later that a repository
+is yours. With --recipient no passphrase is asked for: only the holders of these identities can read.`,
+    arguments: [{ name: '[repo]', description: 'where to make it (or -r, ROZEN_REPOSITORY)', complete: 'directory' }],
+    options: [
+      {
+        flags: '--recipient <key>',
+        description: 'age recipient (age1…) that can read; no passphrase then',
+        repeat: true,
+      },
+      { flags: '--post-quantum', description: 'keys that also withstand quantum computers' },
+      { flags: '--label <text>', description: 'name of the first key' },
+    ],
+    examples: [
+      ['rozen init /backup/rozen', 'asks for a passphrase'],
+      ['rozen init /backup/rozen --recipient age1…', 'this machine can back up, but not read'],
+    ],
+    load: () => import('./commands/init.ts'),
+  },
+  {
+    name: 'backup',
+    summary: 'back up files and folders into a set',
+    arguments: [
+      {
+        name: '[path...]',
+        description: 'files and folders (or those of the set in the configuration)',
+        complete: 'file',
+      },
+    ],
+    options: [
+      { flags: '-s, --set <name>', description: 'name of the set' },
+      { flags: '--mode <mode>', description: 'kind of the set', choices: ['snapshot', 'worm'] },
+      { flags: '-e, --exclude <pattern>', description: 'leave out what matches, as in .gitignore', repeat: true },
+      {
+        flags: '--exclude-file <file>',
+        description: 'patterns from a file, one a line',
+        repeat: true,
+        complete: 'file',
+      },
+      { flags: '--exclude-caches', description: 'leave out folders marked by a CACHEDIR.TAG' },
+      { flags: '-x, --one-file-system', description: 'stay on the file system of each path' },
+      { flags: '-n, --dry-run', description: 'only say what would be done' },
+      { flags: '-f, --force', description: 'write a snapshot even if nothing changed' },
+      { flags: '-w, --wait', description: 'wait for another backup of the set instead of failing' },
+      { flags: '--tag <tag>', description: 'tag of the snapshot', repeat: true },
+      { flags: '--self-contained', description: 'refer to no archive of another snapshot' },
+      { flags: '--codec <codec>', description: 'none, lz4 or zstd[:level]; default zstd:5' },
+      { flags: '--archive-size <size>', description: 'goal of an archive, default 1G' },
+    ],
+    examples: [
+      ['rozen backup ~/Documents --set documents', 'back up a folder'],
+      ['rozen backup / --set system -x --exclude-caches --exclude /var/tmp', 'a whole system'],
+      ['rozen backup --set documents', 'with paths and options from the configuration'],
+    ],
+    stopsItself: true,
+    survivesClosedOutput: true,
+    load: () => import('./commands/backup.ts'),
+  },
+  {
+    name: 'enroll',
+    summary: 'give a machine the right to back up without reading',
+    details: `Without options: enrolls this machine, so that later backups need no passphrase. --export writes a
+writer file for another machine; there, --import takes it in. A writer file is a secret: send it by a safe way, delete it after.`,
+    options: [
+      { flags: '--name <name>', description: 'name of the machine; default this host name' },
+      { flags: '--export <file>', description: 'enroll another machine: write its writer file', complete: 'file' },
+      {
+        flags: '--import <file>',
+        description: 'take in a writer file on the machine it was made for',
+        complete: 'file',
+      },
+    ],
+    examples: [
+      ['rozen enroll', 'this machine backs up without a passphrase from now on'],
+      ['rozen enroll --name nas --export nas.writer', 'on a machine that holds the key'],
+      ['rozen -r /backup/rozen enroll --import nas.writer', 'on the other one'],
+    ],
+    load: () => import('./commands/enroll.ts'),
+  },
+  {
+    name: 'key',
+    summary: 'list, add, remove or export keys',
+    examples: [
+      ['rozen key list', 'what opens this repository'],
+      ['rozen key add --label spare', 'one more passphrase'],
+    ],
+    subcommands: [
+      {
+        name: 'list',
+        summary: 'what opens this repository',
+        examples: [['rozen key list', 'needs no passphrase']],
+        load: () => import('./commands/key-list.ts'),
+      },
+      {
+        name: 'add',
+        summary: 'add a passphrase, or a recipient',
+        options: [
+          { flags: '--label <text>', description: 'name of the key' },
+          { flags: '--new-password-file <file>', description: 'file with the new passphrase', complete: 'file' },
+          { flags: '--recipient <key>', description: 'age recipient (age1…) instead of a passphrase: it can read' },
+          { flags: '--owner', description: 'that recipient can also change keys and enroll machines' },
+        ],
+        examples: [
+          ['rozen key add --label spare', 'asks for the old and the new passphrase'],
+          ['rozen key add --recipient age1… --label safe', 'the holder of that identity can read'],
+        ],
+        load: () => import('./commands/key-add.ts'),
+      },
+      {
+        name: 'remove',
+        summary: 'remove a key; never the last one',
+        arguments: [{ name: '<id>', description: 'first characters of the id, from key list' }],
+        examples: [['rozen key remove 5f3a', 'that passphrase opens nothing from now on']],
+        load: () => import('./commands/key-remove.ts'),
+      },
+      {
+        name: 'export',
+        summary: 'write an age identity file',
+        details: 'What is written opens the repository without any passphrase: keep it where only you can read it.',
+        arguments: [{ name: '[file]', description: 'where to write it (mode 600); default stdout', complete: 'file' }],
+        options: [{ flags: '--owner', description: 'with the root key: can also change keys and enroll machines' }],
+        examples: [
+          ['rozen key export identity.txt', 'then: rozen --identity identity.txt mount DIR'],
+          ['rozen key export --owner safe.txt', 'the copy for a safe: everything'],
+        ],
+        load: () => import('./commands/key-export.ts'),
+      },
+    ],
+  },
+  {
+    name: 'snapshots',
+    summary: 'list the snapshots',
+    options: FILTERS,
+    examples: [
+      ['rozen snapshots', 'all of them'],
+      ['rozen snapshots --set photos --json', 'of one set, for a program'],
+    ],
+    load: () => import('./commands/snapshots.ts'),
+  },
+  {
+    name: 'ls',
+    summary: 'list a folder of a snapshot',
+    details: NAMING,
+    arguments: [{ name: '[snapshot]', description: `${SNAPSHOT_ARGUMENT.description}; default latest` }],
+    options: [
+      { flags: '-l, --long', description: 'modes, owners, sizes and times' },
+      { flags: '-R, --recursive', description: 'all that lies below' },
+      { flags: '-d, --directory', description: 'the folder itself, not what it holds' },
+    ],
+    examples: [
+      ['rozen ls latest:/etc', 'names in /etc'],
+      ['rozen ls -lR photos@2026-11-23', 'everything, as it was that day'],
+    ],
+    load: () => import('./commands/ls.ts'),
+  },
+  {
+    name: 'cat',
+    summary: 'write files of a snapshot to stdout',
+    details: NAMING,
+    arguments: [{ name: '<snapshot:path...>', description: 'files' }],
+    examples: [['rozen cat latest:/etc/fstab', 'one file']],
+    load: () => import('./commands/cat.ts'),
+  },
+  {
+    name: 'find',
+    summary: 'find files in the snapshots',
+    details: `A pattern is matched against names; with a slash in it, against the end of paths, and ** stands for any
+number of folders. Without a pattern everything matches. find's -type, -size, -newer and -name are understood too.`,
+    arguments: [{ name: '[pattern...]', description: 'names with *, ? and [a-z]' }],
+    options: [
+      { flags: '--snapshot <snapshot>', description: 'look only there; maybe with :PATH', repeat: true },
+      ...FILTERS,
+      { flags: '--name <pattern>', description: 'same as a pattern', repeat: true },
+      { flags: '-i, --ignore-case', description: 'letters match in either case' },
+      {
+        flags: '--type <type>',
+        description: 'f file, d folder, l symlink, p fifo, s socket, b and c devices',
+        repeat: true,
+      },
+      { flags: '--size <size>', description: '+10M larger, -10M smaller, 10M exactly', repeat: true },
+      { flags: '--newer <time>', description: 'changed after TIME, or within e.g. 7d' },
+      { flags: '--older <time>', description: 'changed before TIME, or longer ago than e.g. 1y' },
+      { flags: '-l, --long', description: 'modes, owners, sizes and times' },
+    ],
+    examples: [
+      ["rozen find '*.jpg' --size +10M --newer 2026-01-01", 'in every snapshot'],
+      ['rozen find --snapshot latest report.odt', 'only in the newest'],
+    ],
+    load: () => import('./commands/find.ts'),
+  },
+  {
+    name: 'diff',
+    summary: 'compare two snapshots',
+    details: `Prints + added, - removed, M content changed, U only metadata changed, T type changed, R moved.
+${NAMING}`,
+    arguments: [
+      { name: '<older>', description: 'a snapshot, maybe with :PATH' },
+      { name: '<newer>', description: 'a snapshot, maybe with :PATH' },
+    ],
+    options: [
+      { flags: '--no-metadata', description: 'leave out what changed only in mode, owner, times or attributes' },
+    ],
+    examples: [
+      ['rozen diff photos@2026-11-01 photos@latest', 'what changed since'],
+      ['rozen diff 5f3a:/etc latest:/etc', 'one folder'],
+    ],
+    load: () => import('./commands/diff.ts'),
+  },
+  {
+    name: 'stats',
+    summary: 'sizes, counts, and what deduplication and compression save',
+    details: NAMING,
+    arguments: [{ name: '[snapshot...]', description: 'default: all of them' }],
+    options: FILTERS,
+    examples: [
+      ['rozen stats', 'the whole repository'],
+      ['rozen stats latest', 'one snapshot'],
+    ],
+    load: () => import('./commands/stats.ts'),
+  },
+  {
+    name: 'restore',
+    summary: 'put files of a snapshot back',
+    details: `What a folder holds goes right into the target; a single file goes there under its name. Owners (as root),
+modes, times, attributes, ACLs, hard links and holes come back too; the target gets those of the folder.
+What stands in the target: a file with the same size and modification time is kept, any other one is replaced by the
+snapshot's, when that is whole. Nothing is ever removed, and nothing is written through a symlink: an entry is left
+out and told when a folder is in its way, or when a symlink or file stands where a folder is to be.
+After an interruption, run the same command again: it goes on where it was. After a power failure add --verify.
+${NAMING}`,
+    arguments: [SNAPSHOT_ARGUMENT],
+    options: [
+      { flags: '-t, --target <dir>', description: 'where to; made if missing', complete: 'directory' },
+      { flags: '--verify', description: 'read back and compare what was written, and what is kept' },
+      { flags: '-n, --dry-run', description: 'only say what would be done' },
+    ],
+    examples: [
+      ['rozen restore documents@latest --target ~/restored', 'everything'],
+      ['rozen restore latest:/etc --target /tmp/etc --verify', 'one folder, checked'],
+      ['rozen restore photos@2026-11-23:/2019/a.jpg --target .', 'one file'],
+    ],
+    stopsItself: true,
+    survivesClosedOutput: true,
+    load: () => import('./commands/restore.ts'),
+  },
+  {
+    name: 'mount',
+    summary: 'show every snapshot as a read-only folder',
+    details: `Returns when the folder is there; a process in the background serves it until rozen umount.`,
+    arguments: [{ name: '<dir>', description: 'an empty folder', complete: 'directory' }],
+    options: [
+      { flags: '-f, --foreground', description: 'stay until unmounted or Ctrl-C' },
+      { flags: '--snapshot <snapshot>', description: 'only this snapshot' },
+      { flags: '--allow-other', description: 'let other users in (file modes still count)' },
+      { flags: '--trace', description: 'one line for each request of the kernel, on stderr or in the log' },
+    ],
+    examples: [
+      ['rozen mount ~/mnt', 'then browse ~/mnt/snapshots, copy with cp'],
+      ['rozen --identity key.txt mount /mnt/backup --allow-other', 'for all users'],
+    ],
+    stopsItself: true,
+    survivesClosedOutput: true,
+    early: async (argv) => {
+      if (!argv.some((word) => word === '-f' || word === '--foreground')) (await import('./mount-launch.ts')).launch();
+    },
+    load: () => import('./commands/mount.ts'),
+  },
+  {
+    name: 'umount',
+    summary: 'end a mount',
+    arguments: [{ name: '<dir>', description: 'the mount point', complete: 'directory' }],
+    options: [{ flags: '-l, --lazy', description: 'take it away though files there are still open' }],
+    examples: [['rozen umount ~/mnt', 'says who holds it, if somebody does']],
+    load: () => import('./commands/umount.ts'),
+  },
+  {
+    name: 'verify',
+    summary: 'check that everything is there and as it was written',
+    details: `Checks signatures, chains, sizes, Merkle roots, every tree page and every table, and names the files that
+damage concerns. Exit code 5 when something is wrong. With --against: 4 when files are missing or differ.
+${NAMING}`,
+    arguments: [{ name: '[snapshot...]', description: 'default: all of them, and every object' }],
+    options: [
+      { flags: '--read-data', description: 'also open every block and check all content' },
+      { flags: '--sample <percent>', description: 'open that share of the blocks, chosen at random' },
+      { flags: '--no-key', description: 'only hashes and signatures: asks for no passphrase' },
+      {
+        flags: '--against <dir>',
+        description: 'compare a snapshot (default: latest) with local files, both ways',
+        complete: 'directory',
+      },
+    ],
+    examples: [
+      ['rozen verify', 'structure and hashes'],
+      ['rozen verify --read-data', 'everything, reads the whole repository'],
+      ['rozen verify --no-key', 'on a machine that cannot read'],
+      ['rozen verify --against ~/Documents documents@latest', 'what differs between the two'],
+    ],
+    stopsItself: true,
+    survivesClosedOutput: true,
+    load: () => import('./commands/verify.ts'),
+  },
+  {
+    name: 'completion',
+    summary: 'print a completion script for a shell',
+    arguments: [{ name: '<shell>', description: 'which shell', choices: ['bash', 'zsh', 'fish'] }],
+    examples: [
+      ['rozen completion bash > ~/.local/share/bash-completion/completions/rozen', 'for bash'],
+      ['rozen completion zsh > ~/.zfunc/_rozen', 'for zsh, with ~/.zfunc in fpath'],
+      ['rozen completion fish > ~/.config/fish/completions/rozen.fish', 'for fish'],
+    ],
+  },
+];
+
+const TAKES_VALUE = new Set(
+  GLOBAL_OPTIONS.filter(({ flags }) => flags.includes('<')).flatMap(({ flags }) => flags.split(/[, ]+/)),
+);
+
+/** The first word that is neither an option nor its value. */
+export function commandWord(argv: readonly string[]): string | undefined {
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i] as string;
+    if (!word.startsWith('-')) return word;
+    if (TAKES_VALUE.has(word)) i++;
+  }
+  return undefined;
+}

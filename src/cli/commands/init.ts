@@ -1,0 +1,98 @@
+import { readdirSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { RozenError } from '../../errors.ts';
+import { parseConfigName, parseKeyName } from '../../repository/names.ts';
+import type { ObjectStore } from '../../store/object-store.ts';
+import type { Context } from '../context.ts';
+import { chooseNewPassphrase } from '../credentials.ts';
+
+interface Options {
+  recipient?: string[];
+  postQuantum?: boolean;
+  label?: string;
+}
+
+export async function run(context: Context, args: string[], options: Options): Promise<undefined> {
+  const recipients = options.recipient ?? [];
+  const { passwordFile } = context.options;
+  // With recipients the environment's passphrase is not meant: it would be a second way in that nobody asked for.
+  const wantsPassphrase = recipients.length === 0 || passwordFile !== undefined;
+  const [named] = args;
+  const { openStore } = await import('../../store/open.ts');
+  const store = named === undefined ? await context.store() : openStore(await locationOf(context, named));
+  if ((await store.stat('rozen.cbor').catch(() => null)) !== null) throw alreadyThere(store.location);
+  refuseForeign(store);
+  const passphrase = wantsPassphrase ? await chooseNewPassphrase({ useEnvironment: true, passwordFile })() : undefined;
+  const { initRepository } = await import('../../repository/init.ts');
+  const repository = await initRepository({
+    store,
+    passphrase,
+    recipients,
+    postQuantum: options.postQuantum,
+    label: options.label,
+  });
+  const { out } = context;
+  if (out.json) {
+    out.document({
+      location: store.location,
+      id: repository.id.toString('hex'),
+      fingerprint: repository.fingerprint,
+      recipients: repository.config.recipients,
+    });
+  } else {
+    out.line(`made repository ${repository.id.toString('hex').slice(0, 8)} in ${store.location}`);
+    out.line(`fingerprint: ${repository.fingerprint}`);
+    out.message('Write the fingerprint down: it proves later that a repository is this one.');
+    if (passphrase !== undefined) {
+      out.message(
+        'Without the passphrase nothing can be read. Keep a copy of the key in a safe: rozen key export --owner',
+      );
+    } else {
+      out.message('This machine can back up, but not read: only the identities of the recipients can.');
+    }
+  }
+  repository.close();
+}
+
+/** A name from the configuration, or a place. */
+async function locationOf(context: Context, named: string): Promise<string> {
+  const { repositories } = await context.config();
+  const configured = Object.hasOwn(repositories, named) ? repositories[named] : undefined;
+  if (configured !== undefined) return configured.location;
+  return /^[a-z0-9]+:\/\//i.test(named) ? named : resolve(named);
+}
+
+/** What a new file system and an init that was interrupted leave; snapshots without a genesis have a refusal of their own. */
+const OURS = new Set(['lost+found', '.tmp', 'keys', 'config', 'snapshots']);
+
+/** Refuses a folder that holds something else: a repository among the files of somebody is a mishap. */
+function refuseForeign(store: ObjectStore): void {
+  const genesis = store.localPath('rozen.cbor');
+  if (genesis === null) return;
+  const folder = dirname(genesis);
+  const found = namesIn(folder);
+  const foreign =
+    found.find((name) => !OURS.has(name)) ??
+    namesIn(`${folder}/keys`).find((name) => parseKeyName(`keys/${name}`) === null) ??
+    namesIn(`${folder}/config`).find((name) => parseConfigName(`config/${name}`) === null);
+  if (foreign === undefined) return;
+  throw new RozenError('exists', `${store.location} is not empty (${foreign})`, {
+    hint: `name a folder that does not exist yet, such as ${folder === '/' ? '' : folder}/rozen`,
+  });
+}
+
+/** None of what is no folder, or cannot be read: what init does next tells why. */
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder).sort();
+  } catch {
+    return [];
+  }
+}
+
+/** Said before a passphrase is asked for in vain. */
+function alreadyThere(location: string): RozenError {
+  return new RozenError('exists', `${location} holds a repository already`, {
+    hint: 'choose another place, or use the one that is there',
+  });
+}

@@ -1,0 +1,40 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { stateHome } from '../repository/paths.ts';
+
+/** The process that will serve a mount, loading its modules while the command line is still being read. */
+export interface Launched {
+  child: ChildProcess;
+  logPath: string;
+}
+
+let launched: Launched | null = null;
+
+/**
+ * Starts the process behind a mount, once. It does nothing but load until it gets its request on stdin, and ends when
+ * stdin ends without one: a command that turns out to be wrong costs nothing. (Measured: starting it before commander is
+ * loaded saves 25 ms of the time to the first `ls`.)
+ */
+export function launch(): Launched {
+  if (launched !== null) return launched;
+  const folder = join(stateHome(), 'log');
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const logPath = join(folder, 'mount.log');
+  const log = openSync(logPath, 'a', 0o600);
+  // The secrets of this process's environment are not the child's: what it needs comes through the pipe.
+  const { ROZEN_PASSWORD: _password, ROZEN_PASSWORD_COMMAND: _command, ...env } = process.env;
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./mount-child.js', import.meta.url))], {
+    argv0: 'rozen',
+    detached: true,
+    env,
+    stdio: ['pipe', 'ignore', log, 'pipe'],
+  });
+  closeSync(log);
+  // Whoever waits for the answer on descriptor 3 hears of a child that failed; an error event must not end this process.
+  child.on('error', () => {});
+  child.stdin?.on('error', () => {});
+  launched = { child, logPath };
+  return launched;
+}

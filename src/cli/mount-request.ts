@@ -1,0 +1,21 @@
+/** What the command hands to the process that serves a mount, and what that process answers. */
+
+export interface MountRequest {
+  /** Of the repository, as the user gave it. */
+  location: string;
+  mountpoint: string;
+  allowOther: boolean;
+  /** Only this snapshot, named as on the command line; null for all. */
+  snapshot: string | null;
+  /** Key material: travels through a pipe, never through argv or the environment. Null when there is none to be had. */
+  key: { kind: 'identity'; path: string; text: string } | { kind: 'passphrase'; text: string } | null;
+  /** One line per request of the kernel into the log. */
+  trace: boolean;
+}
+
+export type MountAnswer =
+  | { kind: 'mounted'; mountpoint: string; source: string }
+  | { kind: 'failed'; code: string; message: string; hint?: string | undefined; stack?: string | undefined };
+
+/** The request came whole: a parent that died in between must not leave a child that guesses. */
+export const REQUEST_END = '\n';

@@ -1,0 +1,57 @@
+import type { Worker } from 'node:worker_threads';
+import { RozenError } from '../errors.ts';
+import { type Server, serve } from '../fs/kernel/server.ts';
+import type { SnapshotFacts } from '../fs/vfs/catalogue.ts';
+import { openVfsHost } from '../fs/vfs/host.ts';
+import { checkFingerprints, parseIdentityFile } from '../repository/identity-file.ts';
+import { type Credentials, openRepository } from '../repository/open.ts';
+import { cacheHome, stateHome } from '../repository/paths.ts';
+import { openStore } from '../store/open.ts';
+import type { MountRequest } from './mount-request.ts';
+
+/** Opens the repository and serves it; resolves when the folder is there. Both the foreground command and the background process run this. */
+export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<Server> {
+  const store = openStore(request.location);
+  const { key } = request;
+  const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
+  const repository = await openRepository({
+    store,
+    credentials: credentialsOf(key, file?.identities ?? []),
+    need: 'read',
+  });
+  if (file !== null && key?.kind === 'identity') checkFingerprints(file, repository.genesis, key.path);
+  const { snapshot } = request;
+  const choose = snapshot === null ? undefined : await chooser(snapshot);
+  const host = await openVfsHost({ store, repository, choose });
+  try {
+    return await serve({
+      mountpoint: request.mountpoint,
+      host,
+      source: store.location,
+      allowOther: request.allowOther,
+      trace: request.trace,
+      ahead,
+      keepClearOf: [store.location, cacheHome(), stateHome()],
+    });
+  } catch (error) {
+    await host.close();
+    throw error;
+  }
+}
+
+/** Finds the snapshot that is named as on the command line. */
+async function chooser(text: string): Promise<(snapshots: readonly SnapshotFacts[]) => SnapshotFacts> {
+  const { chooseSnapshot, parseSnapshotName } = await import('../snapshot/view/naming.ts');
+  const name = parseSnapshotName(text);
+  if (name.path !== null) {
+    throw new RozenError('usage', `--snapshot: '${text}' names a place in a snapshot`, { hint: 'leave the :PATH out' });
+  }
+  return (snapshots) => chooseSnapshot(name, snapshots);
+}
+
+function credentialsOf(key: MountRequest['key'], identities: string[]): Credentials {
+  if (key === null) return {};
+  if (key.kind === 'passphrase') return { passphrase: async () => key.text };
+  // A file that holds only an owner's bundle is opened by its path.
+  return identities.length > 0 ? { identities } : { identityFile: key.path };
+}

@@ -1,0 +1,56 @@
+import type { Repository } from '../repository/repository.ts';
+import type { SnapshotInfo } from '../snapshot/view/listing.ts';
+import type { OpenPlace, SnapshotOpener } from '../snapshot/view/place.ts';
+import { argumentBytes } from './argument-bytes.ts';
+import type { Context } from './context.ts';
+
+/** Snapshots by name and places in them, for one command. */
+export class Places {
+  readonly #context: Context;
+  readonly #repository: Repository;
+  #opener: SnapshotOpener | null = null;
+  readonly #warned = new Set<string>();
+
+  constructor(context: Context, repository: Repository) {
+    this.#context = context;
+    this.#repository = repository;
+  }
+
+  /** The snapshot of a name, and the bytes of the path behind the colon (null when there is none). */
+  async choose(text: string): Promise<{ snapshot: SnapshotInfo; path: Buffer | null }> {
+    const { parseSnapshotName } = await import('../snapshot/view/naming.ts');
+    const { findSnapshot } = await import('../snapshot/view/listing.ts');
+    const name = parseSnapshotName(text);
+    const snapshot = await findSnapshot(this.#repository, name, (error) => this.#warn(error.message));
+    return { snapshot, path: name.path === null ? null : argumentBytes(name.path) };
+  }
+
+  /** A damaged record is told once, however many names are looked up. */
+  #warn(message: string): void {
+    if (this.#warned.has(message)) return;
+    this.#warned.add(message);
+    this.#context.out.warning(message);
+  }
+
+  async open(text: string): Promise<OpenPlace> {
+    const { snapshot, path } = await this.choose(text);
+    return this.openIn(snapshot, path);
+  }
+
+  async openIn(snapshot: SnapshotInfo, path: Buffer | null): Promise<OpenPlace> {
+    const { openPlace } = await import('../snapshot/view/place.ts');
+    return openPlace(await this.opener(), snapshot, path);
+  }
+
+  async opener(): Promise<SnapshotOpener> {
+    const { SnapshotOpener } = await import('../snapshot/view/place.ts');
+    this.#opener ??= new SnapshotOpener(this.#repository);
+    return this.#opener;
+  }
+
+  /** Wipes the keys that the command has used. */
+  close(): void {
+    this.#opener?.close();
+    this.#repository.close();
+  }
+}

@@ -1,0 +1,63 @@
+import { RozenError } from '../errors.ts';
+
+const POWERS: Readonly<Record<string, number>> = { '': 0, k: 1, m: 2, g: 3, t: 4, p: 5 };
+
+/** `1048576`, `1M`, `1.5GiB` → bytes. Units are powers of 1024. */
+export function parseSize(text: string, what: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?$/i.exec(text.trim());
+  const power = match === null ? undefined : POWERS[(match[2] as string).toLowerCase()];
+  const bytes = match === null || power === undefined ? Number.NaN : Math.round(Number(match[1]) * 1024 ** power);
+  if (!Number.isSafeInteger(bytes)) {
+    throw new RozenError('usage', `${what}: '${text}' is no size`, {
+      hint: 'write a number with K, M, G or T, such as 512M',
+    });
+  }
+  return bytes;
+}
+
+/** `5`, `5%`, `0.5` → a number above 0 and at most 100. */
+export function parsePercent(text: string, what: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*%?$/.exec(text.trim());
+  const value = match === null ? Number.NaN : Number(match[1]);
+  if (!(value > 0 && value <= 100)) {
+    throw new RozenError('usage', `${what}: '${text}' is no percentage`, {
+      hint: 'write a number above 0 and at most 100',
+    });
+  }
+  return value;
+}
+
+/** The nearest of `known` by edit distance, if it is near enough to be a slip of the finger. */
+export function nearest(word: string, known: readonly string[]): string | undefined {
+  let best: string | undefined;
+  let bestDistance = Math.max(1, Math.floor(word.length * 0.4)) + 1;
+  for (const candidate of known) {
+    const distance = editDistance(word, candidate);
+    if (distance < bestDistance) {
+      best = candidate;
+      bestDistance = distance;
+    }
+  }
+  return best;
+}
+
+/** Damerau-Levenshtein (optimal string alignment): a transposition counts as one slip. */
+function editDistance(a: string, b: string): number {
+  const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const above = rows[i - 1] as number[];
+      let cost = Math.min(
+        (above[j] as number) + 1,
+        (row[j - 1] as number) + 1,
+        (above[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1),
+      );
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        cost = Math.min(cost, ((rows[i - 2] as number[])[j - 2] as number) + 1);
+      row.push(cost);
+    }
+    rows.push(row);
+  }
+  return (rows[a.length] as number[])[b.length] as number;
+}

@@ -1,0 +1,111 @@
+import { realpathSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Repository } from '../repository/repository.ts';
+import type { AgainstReport, Divergence, DivergenceKind } from '../snapshot/verify/against-types.ts';
+import type { SnapshotInfo } from '../snapshot/view/listing.ts';
+import { argumentBytes } from './argument-bytes.ts';
+import type { Context } from './context.ts';
+import { formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from './display.ts';
+import { pathForOutput } from './entry-line.ts';
+import { EXIT } from './exit.ts';
+import { Places } from './places.ts';
+import { selectSnapshots, snapshotTitle } from './selection.ts';
+
+const MARKS: Readonly<Record<DivergenceKind, string>> = {
+  missing: '-',
+  extra: '+',
+  moved: 'R',
+  type: 'T',
+  content: 'M',
+  metadata: 'U',
+  unreadable: '!',
+};
+
+/** What a person would have to restore or back up anew; extra, moved and metadata lose nothing. */
+const DIVERGED: ReadonlySet<DivergenceKind> = new Set(['missing', 'type', 'content']);
+
+/** `verify --against DIR`. Exit code 4 when content diverged, 3 when local files could not be read. */
+export async function runAgainst(context: Context, snapshot: string | undefined, folder: string): Promise<number> {
+  const repository = await context.open('read');
+  const places = new Places(context, repository);
+  const place =
+    snapshot === undefined
+      ? await places.openIn(await snapshotOf(context, { places, repository, folder }), null)
+      : await places.open(snapshot);
+  const { against } = await import('../snapshot/verify/against.ts');
+  const { out } = context;
+  const progress = context.progress('verify');
+  let report: AgainstReport;
+  try {
+    report = await against(
+      { place, folder: argumentBytes(folder), repository, signal: context.signal },
+      { progress: ({ files, bytes, current }) => progress.update({ files, bytes, current: printableName(current) }) },
+    );
+  } finally {
+    progress.stop();
+    places.close();
+  }
+  if (out.json) out.document(reportAsJson(report));
+  else {
+    out.message(
+      `- only in ${snapshotTitle(place.snapshot)}, + only in ${folder}, M content, T type, U metadata, R moved`,
+    );
+    for (const divergence of report.divergences) printDivergence(context, divergence);
+    const seconds = (report.finishedAt - report.startedAt) / 1000;
+    out.message(
+      `${plural(report.divergences.length, 'difference')}, ${report.equal} equal; ${formatSize(report.bytes)} read in ${formatElapsed(seconds)}`,
+    );
+  }
+  const kinds = report.divergences.map(({ kind }) => kind);
+  if (kinds.some((kind) => DIVERGED.has(kind))) return EXIT.diverged;
+  return kinds.includes('unreadable') ? EXIT.incomplete : EXIT.done;
+}
+
+/** The newest snapshot of this folder; the newest of all when there is none. */
+async function snapshotOf(
+  context: Context,
+  { places, repository, folder }: { places: Places; repository: Repository; folder: string },
+): Promise<SnapshotInfo> {
+  const names = [Buffer.from(resolve(folder))];
+  try {
+    names.push(realpathSync(argumentBytes(folder), { encoding: 'buffer' }));
+  } catch {
+    // It does not exist, which the comparison tells.
+  }
+  const fits = ({ paths: [path, second] }: SnapshotInfo): boolean =>
+    path !== undefined && second === undefined && names.some((name) => name.equals(path));
+  const { snapshot: latest } = await places.choose('latest');
+  if (fits(latest)) return latest;
+  const found = (await selectSnapshots(context, repository)).filter(fits).at(-1);
+  if (found === undefined) context.out.message(`no snapshot is of ${folder} alone: comparing with the newest of all`);
+  else context.out.message(`comparing with ${snapshotTitle(found)}, the newest snapshot of ${folder}`);
+  return found ?? latest;
+}
+
+function printDivergence({ out }: Context, { kind, path, from, message }: Divergence): void {
+  out.write(`${MARKS[kind]} `);
+  if (from !== undefined) {
+    out.write(pathForOutput(out, from));
+    out.write(' -> ');
+  }
+  out.write(pathForOutput(out, path.length === 0 ? Buffer.from('.') : path));
+  if (kind === 'content' || kind === 'metadata' || kind === 'unreadable')
+    out.write(` (${printableName(Buffer.from(message))})`);
+  out.write('\n');
+}
+
+function reportAsJson(report: AgainstReport): Record<string, unknown> {
+  const { divergences, folder, startedAt, finishedAt, ...rest } = report;
+  return {
+    ...rest,
+    ...jsonName('folder', folder),
+    startedAt: isoTime(Math.floor(startedAt / 1000), (startedAt % 1000) * 1e6),
+    finishedAt: isoTime(Math.floor(finishedAt / 1000), (finishedAt % 1000) * 1e6),
+    divergences: divergences.map(({ kind, path, from, message }) => ({
+      kind,
+      ...jsonName('path', path),
+      ...(from === undefined ? {} : jsonName('from', from)),
+      message,
+    })),
+  };
+}

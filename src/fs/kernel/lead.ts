@@ -1,0 +1,85 @@
+/**
+ * One reader waits for the kernel at a time: the one that has the lead. It passes the lead on before work that takes
+ * time and when more requests lie in the queue; otherwise it answers and goes on itself.
+ *
+ * Why (measured on 2 cores, mean time of a lookup): two readers that both block in read(2) take turns, each turn wakes a
+ * thread on another core, 15-20 µs, and 65 µs when that core had gone to sleep. One reader answers in 7 µs, and with a
+ * short spin before it sleeps in 8 µs on an idle machine too. squashfuse takes 65-75 µs there.
+ */
+import { libc } from '../../posix/libc.ts';
+import { CONTROL, STATE } from './channel.ts';
+
+/** How often an empty queue is looked at before the leader sleeps; 0.4 µs each. */
+const SPINS = 24;
+/** So many spins in vain in a row, and the next requests are waited for without. */
+const PATIENCE = 8;
+const PAUSE = 32;
+const POLLIN = 1;
+
+export class Lead {
+  private held = false;
+  private readonly control: Int32Array;
+  private readonly me: number;
+  private readonly pollfd = Buffer.from(new ArrayBuffer(8));
+  private readonly poll = libc().poll;
+  private vain = 0;
+  private pause = 0;
+
+  constructor(control: Int32Array, worker: number, fd: number) {
+    this.control = control;
+    this.me = worker + 1;
+    this.pollfd.writeInt32LE(fd, 0);
+    this.pollfd.writeInt16LE(POLLIN, 4);
+  }
+
+  /** Waits until this reader has the lead. False when the mount has ended. */
+  take(): boolean {
+    const control = this.control;
+    while (!this.held) {
+      const holder = Atomics.compareExchange(control, CONTROL.LEAD, 0, this.me);
+      if (holder === 0) this.held = true;
+      else if (Atomics.load(control, CONTROL.STATE) === STATE.GO) Atomics.wait(control, CONTROL.LEAD, holder);
+      else return false;
+    }
+    return Atomics.load(control, CONTROL.STATE) === STATE.GO;
+  }
+
+  /** Lets another reader wait for the kernel. Costs nothing when the lead is already gone. */
+  readonly pass = (): void => {
+    if (!this.held) return;
+    this.held = false;
+    Atomics.store(this.control, CONTROL.LEAD, 0);
+    Atomics.notify(this.control, CONTROL.LEAD, 1);
+  };
+
+  /** True when a request lies in the kernel's queue. */
+  more(): boolean {
+    return this.poll(this.pollfd, 1, 0) > 0;
+  }
+
+  /** Looks at the queue for some microseconds: a program that has just got an answer often asks again at once. */
+  spin(): void {
+    if (this.pause > 0) {
+      this.pause--;
+      return;
+    }
+    for (let i = 0; i < SPINS; i++) {
+      if (this.more()) {
+        this.vain = 0;
+        return;
+      }
+    }
+    if (++this.vain >= PATIENCE) {
+      this.vain = PATIENCE / 2;
+      this.pause = PAUSE;
+    }
+  }
+
+  /** The connection is gone: every reader that waits for the lead ends. */
+  end(): void {
+    this.held = false;
+    Atomics.store(this.control, CONTROL.STATE, STATE.STOP);
+    Atomics.store(this.control, CONTROL.LEAD, 0);
+    Atomics.notify(this.control, CONTROL.LEAD);
+  }
+}

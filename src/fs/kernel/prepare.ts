@@ -1,0 +1,20 @@
+/** Starting reader threads, also ahead of time. Loads nothing but worker_threads: it is the first thing a mount does. */
+import { Worker } from 'node:worker_threads';
+
+/** What a reader thread begins with; all else comes in its first message (`ReaderData`). */
+export interface ReaderStart {
+  /** Exports `createVfs`, see VfsModule. */
+  module: string;
+}
+
+/**
+ * Starts a reader: it loads its modules and waits for its data. A thread takes 60 ms to come that far, which is why a
+ * mount starts its first one before it has even read the key. One that ends early is noticed by `serve`.
+ */
+export function prepareReader(module: URL): Worker {
+  const workerData: ReaderStart = { module: module.href };
+  const reader = new Worker(new URL('./reader.js', import.meta.url), { workerData });
+  // Without a listener an error would end the process; `serve` adds those that tell of it.
+  reader.on('error', () => {});
+  return reader;
+}

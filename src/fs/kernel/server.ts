@@ -1,0 +1,397 @@
+/**
+ * The server of a mount: starts the readers, mounts, shakes hands with the kernel, answers what the readers could not
+ * (miss and retry), passes notifications on, and knows the one road out.
+ *
+ * `process.exit()` hangs while a reader blocks in read(2), so every end goes the same way: the mount is taken away, the
+ * readers see ENODEV and end, `closed` resolves. Whoever leaves the process otherwise goes through `abort` (hooked to
+ * the process's 'exit').
+ */
+import { closeSync, readFileSync, readSync, write, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import type { Worker } from 'node:worker_threads';
+import { Miss } from '../../cache/miss.ts';
+import { RozenError } from '../../errors.ts';
+import { EINTR, EIO, libc } from '../../posix/libc.ts';
+import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN, type OwnerMap } from '../protocol/abi.ts';
+import { describeProblem, dispatch, fail } from '../protocol/dispatch.ts';
+import { answerInit } from '../protocol/init.ts';
+import { invalidateEntry, invalidateInode } from '../protocol/notify.ts';
+import { Reply } from '../protocol/reply.ts';
+import { Request } from '../protocol/request.ts';
+import { describeRequest } from '../protocol/trace.ts';
+import type { Invalidation, VfsHost } from '../vfs.ts';
+import { CONTROL, type ReaderData, type ReaderMessage, STATE, send } from './channel.ts';
+import { detachByFusermount, findFusermount } from './fusermount.ts';
+import { describeHolders, findHolders } from './holders.ts';
+import { mount, prepareMountpoint } from './mount.ts';
+import { mountedAt } from './mount-table.ts';
+import { prepareReader } from './prepare.ts';
+import { isRoot, unmountAsRoot, unmountOnce } from './umount.ts';
+
+export interface ServeOptions {
+  mountpoint: string;
+  host: VfsHost;
+  /** What `mount` and `df` show; usually the repository's location. */
+  source: string;
+  allowOther?: boolean;
+  /** Default true: the kernel checks permissions and ACLs as they were backed up. */
+  enforcePermissions?: boolean;
+  map?: OwnerMap;
+  /** Number of reader threads; default one per core, 8 at most. */
+  readers?: number;
+  /** One line per request on stderr. */
+  trace?: boolean;
+  /** Reader threads that were started ahead by `prepareReader` with the host's module; they are used up. */
+  ahead?: Worker[];
+  /** Folders that the mount must not cover: repository, cache, state. */
+  keepClearOf?: readonly string[];
+}
+
+/** Read-ahead of the kernel as root, in KiB. */
+const READ_AHEAD_KB = 1024;
+/** How often one request may meet a miss before it is given up: each attempt needs one more page or block at most. */
+const MAX_ATTEMPTS = 4096;
+/** A reader that dies (out of memory) is replaced this often at most. */
+const MAX_RESTARTS = 8;
+/** How long readers may take to end after the mount was taken away, in ms. */
+const GRACE = 2000;
+const MAX_READERS = 8;
+
+/** A request that waits for a miss. */
+interface Waiting {
+  answered: boolean;
+}
+
+export class Server {
+  readonly mountpoint: string;
+  /** Resolves when the mount is gone and all readers have ended. */
+  readonly closed: Promise<void>;
+  private readonly options: ServeOptions;
+  private readonly host: VfsHost;
+  private readonly control = new Int32Array(new SharedArrayBuffer((CONTROL.UNIQUE + 2 * MAX_READERS) * 4));
+  private readonly readers = new Set<Worker>();
+  private readonly waiting = new Map<number, Waiting>();
+  /** INTERRUPTs may overtake the request they mean, as two readers post them. */
+  private readonly interrupted = new Set<number>();
+  private readonly request = new Request();
+  private readonly reply: Reply;
+  private fd = -1;
+  /** The file that aborts the connection: the mounting user may write it, where fusectl is mounted. */
+  private connection: string | null = null;
+  private readonly notifications: Buffer[] = [];
+  private notifying = false;
+  private restarts = 0;
+  private ending = false;
+  private hostClosed = false;
+  private resolveClosed!: () => void;
+
+  /** Use `serve`. */
+  constructor(mountpoint: string, options: ServeOptions) {
+    this.mountpoint = mountpoint;
+    this.options = options;
+    this.host = options.host;
+    this.reply = new Reply(options.map);
+    this.closed = new Promise((resolve) => {
+      this.resolveClosed = resolve;
+    });
+  }
+
+  /**
+   * Starts the readers and mounts; both at once, as a thread takes 60 ms to start. The mount stands when the first reader
+   * is at work; the others join it.
+   */
+  async start(): Promise<void> {
+    const count = Math.min(MAX_READERS, Math.max(1, this.options.readers ?? availableParallelism()));
+    const ready: Promise<void>[] = [];
+    for (let worker = 0; worker < count; worker++) ready.push(this.startReader(worker));
+    try {
+      const firstReady = Promise.any(ready);
+      // Without this a rejection would be unhandled while the mount still goes on.
+      firstReady.catch(() => {});
+      this.fd = mount({
+        mountpoint: this.mountpoint,
+        source: this.options.source,
+        allowOther: this.options.allowOther ?? false,
+        enforcePermissions: this.options.enforcePermissions ?? true,
+      });
+      process.on('exit', this.abort);
+      this.shakeHands();
+      await firstReady.catch((error: AggregateError) => {
+        throw error.errors[0];
+      });
+      this.openConnection();
+    } catch (error) {
+      await this.undoStart();
+      throw error;
+    }
+    this.release(STATE.GO);
+    this.host.onInvalidate((change) => this.invalidate(change));
+  }
+
+  private async undoStart(): Promise<void> {
+    this.ending = true;
+    this.release(STATE.STOP);
+    if (this.fd >= 0) {
+      this.abort();
+      closeSync(this.fd);
+    }
+    process.off('exit', this.abort);
+    await Promise.all([...this.readers].map((reader) => reader.terminate()));
+  }
+
+  private release(state: number): void {
+    Atomics.store(this.control, CONTROL.FD, this.fd);
+    Atomics.store(this.control, CONTROL.STATE, state);
+    Atomics.notify(this.control, CONTROL.STATE);
+  }
+
+  private startReader(worker: number): Promise<void> {
+    const { init, transfer } = this.host.workerInit(worker);
+    const data: ReaderData = {
+      control: this.control,
+      worker,
+      init,
+      map: this.options.map ?? {},
+      trace: this.options.trace ?? false,
+    };
+    const ahead = this.options.ahead?.shift();
+    // -1: it has ended already.
+    const reader = ahead === undefined || ahead.threadId < 0 ? prepareReader(this.host.module) : ahead;
+    reader.postMessage(data, transfer);
+    this.readers.add(reader);
+    return new Promise((resolve, reject) => {
+      reader.on('message', (message: ReaderMessage) => {
+        if (message instanceof Uint8Array) void this.answerLate(message);
+        else if (message.kind === 'ready') resolve();
+        else if (message.kind === 'problem') this.host.report(message.text);
+        else this.interrupt(message.raw);
+      });
+      reader.on('error', (error) => {
+        reject(error);
+        this.host.report(`a reader thread failed: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
+      });
+      reader.on('exit', () => {
+        reject(new RozenError('internal', 'a reader thread ended before it was ready'));
+        this.readers.delete(reader);
+        this.readerGone(worker);
+      });
+    });
+  }
+
+  /** A reader ended: because the mount did, or by an error of its own (out of memory); then another takes its place. */
+  private readerGone(worker: number): void {
+    const state = Atomics.load(this.control, CONTROL.STATE);
+    if (state === STATE.WAIT || this.fd < 0) return;
+    this.answerForTheDead(worker);
+    Atomics.compareExchange(this.control, CONTROL.LEAD, worker + 1, 0);
+    Atomics.notify(this.control, CONTROL.LEAD);
+    if (state === STATE.GO && this.restarts < MAX_RESTARTS) {
+      this.restarts++;
+      this.startReader(worker).catch(() => {});
+    } else if (this.readers.size === 0) {
+      if (state === STATE.GO) this.abort();
+      void this.finish();
+    }
+  }
+
+  /** Nobody may wait for ever for a reader that died over a request. */
+  private answerForTheDead(worker: number): void {
+    const at = CONTROL.UNIQUE + worker * 2;
+    const [low, high] = [this.control[at]!, this.control[at + 1]!];
+    if (low === 0 && high === 0) return;
+    this.control.fill(0, at, at + 2);
+    this.reply.begin(low, high);
+    this.reply.error(EIO);
+    send(this.fd, this.reply);
+  }
+
+  /** The kernel's first request; it lies there as soon as mount(2) is back. */
+  private shakeHands(): void {
+    for (;;) {
+      this.request.length = readSync(this.fd, this.request.bytes, 0, this.request.bytes.length, null);
+      const session = answerInit(this.request, this.reply, {
+        enforcePermissions: this.options.enforcePermissions ?? true,
+      });
+      send(this.fd, this.reply);
+      if (session === null) continue;
+      if (session.minor >= KERNEL_MINOR_MIN) return;
+      throw new RozenError(
+        'unsupported',
+        `this kernel speaks FUSE 7.${session.minor}, 7.${KERNEL_MINOR_MIN} is needed`,
+        {
+          hint: 'Linux 5.2 or newer has it; rozen restore needs no mount',
+        },
+      );
+    }
+  }
+
+  /** Finds the connection's place in /sys, and raises the kernel's read-ahead where we may. */
+  private openConnection(): void {
+    const mounted = mountedAt(this.mountpoint);
+    if (mounted === undefined) return;
+    this.connection = `/sys/fs/fuse/connections/${mounted.device.split(':')[1]}/abort`;
+    const file = `/sys/class/bdi/${mounted.device}/read_ahead_kb`;
+    try {
+      if (Number(readFileSync(file, 'utf8')) < READ_AHEAD_KB) writeFileSync(file, String(READ_AHEAD_KB));
+    } catch {
+      // Only root may: unprivileged mounts are read 128 KiB at a time, and decoding ahead makes up for it.
+    }
+  }
+
+  /** Miss and retry: runs the same handler until everything it needs is here, then writes the late reply. */
+  private async answerLate(raw: Uint8Array): Promise<void> {
+    const { host, request, reply } = this;
+    request.load(raw);
+    const unique = request.unique;
+    const waiting: Waiting = { answered: false };
+    this.waiting.set(unique, waiting);
+    if (this.interrupted.delete(unique)) this.answerInterrupted(waiting, raw);
+    try {
+      for (let attempt = 0; !waiting.answered; attempt++) {
+        try {
+          // Another request may have used both in the meantime.
+          request.load(raw);
+          host.vfs.pump();
+          dispatch(request, host.vfs, reply);
+          if (reply.problem !== undefined) this.reportProblem(reply.problem);
+          this.sendLate(waiting);
+        } catch (error) {
+          if (error instanceof Miss && attempt < MAX_ATTEMPTS) await host.resolve(error);
+          else throw error instanceof Miss ? new RozenError('internal', 'fetching makes no progress') : error;
+        }
+      }
+    } catch (error) {
+      if (waiting.answered) return;
+      request.load(raw);
+      reply.begin(request.words[IN_HEADER.UNIQUE]!, request.words[IN_HEADER.UNIQUE + 1]!);
+      fail(reply, error);
+      if (reply.problem !== undefined) this.reportProblem(reply.problem);
+      this.sendLate(waiting);
+    } finally {
+      this.waiting.delete(unique);
+    }
+  }
+
+  private sendLate(waiting: Waiting): void {
+    waiting.answered = true;
+    if (this.reply.length > 0 && this.fd >= 0) send(this.fd, this.reply);
+    else this.reply.release();
+  }
+
+  private reportProblem(problem: unknown): void {
+    this.host.report(`${describeRequest(this.request)}: ${describeProblem(problem)}`);
+  }
+
+  /** INTERRUPT names another request: one that waits for a miss is given up at once, for any other it is too late. */
+  private interrupt(raw: Uint8Array): void {
+    this.request.load(raw);
+    if (!this.request.valid || this.request.length < IN.INTERRUPT.SIZE) return;
+    const target = get64(this.request.words, IN.INTERRUPT.UNIQUE);
+    const waiting = this.waiting.get(target);
+    if (waiting === undefined) {
+      this.interrupted.add(target);
+      if (this.interrupted.size > 256) this.interrupted.delete(this.interrupted.values().next().value!);
+    } else if (!waiting.answered) {
+      this.request.words.copyWithin(IN_HEADER.UNIQUE, IN.INTERRUPT.UNIQUE, IN.INTERRUPT.UNIQUE + 2);
+      this.answerInterrupted(waiting, this.request.bytes);
+    }
+  }
+
+  private answerInterrupted(waiting: Waiting, raw: Uint8Array): void {
+    const header = new Uint32Array(raw.buffer, raw.byteOffset, IN_HEADER.WORDS);
+    this.reply.begin(header[IN_HEADER.UNIQUE]!, header[IN_HEADER.UNIQUE + 1]!);
+    this.reply.error(EINTR);
+    this.sendLate(waiting);
+  }
+
+  /**
+   * Notifications wait for locks of the kernel that a request of ours may hold: written by the thread pool, never by a
+   * thread that answers, and one at a time, as the fetching of what that request lacks needs the thread pool too.
+   */
+  private invalidate({ slot, ino, name }: Invalidation): void {
+    this.notifications.push(invalidateInode(slot, ino, 0));
+    if (name !== null) this.notifications.push(invalidateEntry(slot, ino, name));
+    if (!this.notifying) this.notifyNext();
+  }
+
+  private notifyNext(): void {
+    const message = this.fd < 0 ? undefined : this.notifications.shift();
+    this.notifying = message !== undefined;
+    // What the kernel does not know (ENOENT) needs no forgetting.
+    if (message !== undefined) write(this.fd, message, () => this.notifyNext());
+  }
+
+  /**
+   * Takes the mount away and waits for the readers. A busy mount is detached all the same and its requests are aborted:
+   * the answer says who held it.
+   */
+  async stop(): Promise<string | null> {
+    if (this.ending) {
+      await this.closed;
+      return null;
+    }
+    this.ending = true;
+    let holders: string | null = null;
+    // Somebody may have detached it before: then only its last user, or an abort, ends the connection.
+    const detached = mountedAt(this.mountpoint) === undefined;
+    if (detached || !(await unmountOnce(this.mountpoint, 'normal').catch(() => false))) {
+      holders = describeHolders(findHolders(this.mountpoint)) || 'a process of another user';
+      if (!detached) await unmountOnce(this.mountpoint, 'force').catch((error) => this.host.report(String(error)));
+    }
+    const deadline = setTimeout(() => void this.endByForce(), holders === null ? GRACE : GRACE / 8);
+    await this.closed;
+    clearTimeout(deadline);
+    return holders;
+  }
+
+  /** The readers still block: whatever must be put away is put away now, as `abort` may be the end of the process. */
+  private async endByForce(): Promise<void> {
+    await Promise.race([this.closeHost(), new Promise((resolve) => setTimeout(resolve, GRACE))]);
+    this.abort();
+  }
+
+  private async closeHost(): Promise<void> {
+    if (this.hostClosed) return;
+    this.hostClosed = true;
+    await this.host.close().catch((error) => this.host.report(String(error)));
+  }
+
+  /**
+   * Ends the connection at once, synchronously: for `process.exit`, which would wait for ever for a reader that blocks.
+   * Where nothing helps the process ends itself by _exit(2): the kernel then aborts the connection.
+   */
+  private readonly abort = (): void => {
+    if (this.fd < 0) return;
+    let aborted = false;
+    try {
+      const program = isRoot() ? null : findFusermount();
+      if (isRoot()) aborted = mountedAt(this.mountpoint) !== undefined && unmountAsRoot(this.mountpoint, 'force');
+      else if (program !== null) detachByFusermount(program, this.mountpoint);
+      if (!aborted && this.connection !== null) {
+        writeFileSync(this.connection, '1');
+        aborted = true;
+      }
+    } catch {
+      // Then by the last way.
+    }
+    if (!aborted) libc()._exit(typeof process.exitCode === 'number' ? process.exitCode : 0);
+  };
+
+  private async finish(): Promise<void> {
+    this.ending = true;
+    process.off('exit', this.abort);
+    const fd = this.fd;
+    this.fd = -1;
+    closeSync(fd);
+    await this.closeHost();
+    this.resolveClosed();
+  }
+}
+
+/** Mounts and serves. The answer comes when the mount stands and every reader is at work. */
+export async function serve(options: ServeOptions): Promise<Server> {
+  const mountpoint = await prepareMountpoint(options.mountpoint, options.keepClearOf);
+  const server = new Server(mountpoint, options);
+  await server.start();
+  return server;
+}

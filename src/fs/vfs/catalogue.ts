@@ -1,0 +1,121 @@
+/** What the mount lists: sets and their snapshots, oldest first. The main thread makes it, every thread gets a copy. */
+
+export interface CatalogueSnapshot {
+  slot: number;
+  /** 32 hex characters. */
+  id: string;
+  generation: number;
+  /** Tag of the lineage, and the snapshot's number in it. */
+  lineage: string;
+  sequence: number;
+  timeSec: number;
+  timeNs: number;
+  /** The name of its folder, unique in the set. */
+  name: string;
+}
+
+export interface CatalogueSet {
+  number: number;
+  /** A name that can stand in a folder. */
+  name: string;
+  /** By time, of all lineages; the last one is the latest. */
+  snapshots: CatalogueSnapshot[];
+}
+
+export interface Catalogue {
+  /** When the mount began: the time of the folders that do not belong to a set. */
+  since: { sec: number; ns: number };
+  owner: { uid: number; gid: number };
+  /** What statfs tells: bytes of all archives of the newest snapshots, and their files. */
+  usage: { bytes: number; files: number };
+  /** The slot of the one snapshot that the mount shows at its root; null when it shows all of them. */
+  root: number | null;
+  sets: CatalogueSet[];
+}
+
+export interface SnapshotFacts {
+  id: string;
+  set: string;
+  lineage: string;
+  sequence: number;
+  timeSec: number;
+  timeNs: number;
+}
+
+/** What no calendar holds has its seconds as its name. */
+const LAST_DATE = 8.64e12;
+
+/** Time as the name of a folder: sorts by time, and has no colon. */
+export function timeName(sec: number): string {
+  if (Math.abs(sec) > LAST_DATE) return `@${sec}`;
+  return new Date(sec * 1000)
+    .toISOString()
+    .replace(/\.\d{3}Z$/, 'Z')
+    .replaceAll(':', '.');
+}
+
+/** Snapshots of one second get -2, -3, … in the order of their exact times. */
+function nameSnapshots(snapshots: readonly SnapshotFacts[]): { facts: SnapshotFacts; name: string }[] {
+  const sorted = [...snapshots].sort(
+    (a, b) => a.timeSec - b.timeSec || a.timeNs - b.timeNs || a.sequence - b.sequence || (a.id < b.id ? -1 : 1),
+  );
+  const used = new Map<string, number>();
+  return sorted.map((facts) => {
+    const plain = timeName(facts.timeSec);
+    const count = (used.get(plain) ?? 0) + 1;
+    used.set(plain, count);
+    return { facts, name: count === 1 ? plain : `${plain}-${count}` };
+  });
+}
+
+/** Leaves room for what is added to tell names apart. */
+const MAX_NAME_BYTES = 240;
+
+/** A set's name as a file name: what the kernel would refuse is replaced. */
+export function folderName(set: string): string {
+  let name = set.replaceAll(/[/\0]/g, '_');
+  while (Buffer.byteLength(name) > MAX_NAME_BYTES) name = name.slice(0, -1);
+  return name === '' || name === '.' || name === '..' ? `_${name}` : name;
+}
+
+/**
+ * @param slotOf, setNumber numbers that are recorded for these snapshots and sets; what has none is left out
+ */
+export function buildCatalogue(options: {
+  since: Catalogue['since'];
+  owner: Catalogue['owner'];
+  usage: Catalogue['usage'];
+  root: Catalogue['root'];
+  snapshots: readonly SnapshotFacts[];
+  slotOf: (id: string) => number | undefined;
+  setNumber: (name: string) => number | undefined;
+  generationOf: (id: string) => number;
+}): Catalogue {
+  const bySet = new Map<string, SnapshotFacts[]>();
+  for (const facts of options.snapshots) {
+    const list = bySet.get(facts.set);
+    if (list === undefined) bySet.set(facts.set, [facts]);
+    else list.push(facts);
+  }
+  const sets: CatalogueSet[] = [];
+  const names = new Set<string>();
+  for (const [set, list] of bySet) {
+    const number = options.setNumber(set);
+    if (number === undefined) continue;
+    const snapshots: CatalogueSnapshot[] = [];
+    for (const { facts, name } of nameSnapshots(list)) {
+      const slot = options.slotOf(facts.id);
+      if (slot === undefined) continue;
+      const { id, lineage, sequence, timeSec, timeNs } = facts;
+      snapshots.push({ slot, id, generation: options.generationOf(id), lineage, sequence, timeSec, timeNs, name });
+    }
+    if (snapshots.length === 0) continue;
+    let name = folderName(set);
+    if (names.has(name)) name = `${name}#${number}`;
+    names.add(name);
+    sets.push({ number, name, snapshots });
+  }
+  sets.sort((a, b) => a.number - b.number);
+  const { since, owner, usage, root } = options;
+  return { since, owner, usage, root, sets };
+}

@@ -1,0 +1,46 @@
+/** The filesystem of a reader thread: what the main thread has opened, and nothing that needs a key envelope or a store. */
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import type { ReaderThread, Vfs } from '../vfs.ts';
+import type { HostMessage, ReaderProblem, VfsInit } from './messages.ts';
+import { SnapshotVfs } from './snapshot-vfs.ts';
+
+/** The same message is not posted again before this many ms: the main thread counts, it need not drown. */
+const REPEAT_MS = 1000;
+
+/** `init` is what `MountHost.workerInit` made. */
+export function createVfs(init: unknown, thread: ReaderThread): Vfs {
+  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives } = init as VfsInit;
+  const vfs = new SnapshotVfs({
+    thread: thread.worker + 1,
+    slots,
+    board,
+    pageBytes,
+    catalogue,
+    status,
+    receive: (own) => receive(port, own),
+    busy: thread.busy,
+    report: reporter(port),
+  });
+  for (const snapshot of snapshots) vfs.apply({ kind: 'snapshot', snapshot });
+  for (const { scope, row, access } of archives) vfs.apply({ kind: 'archive', scope, row, access });
+  // What was posted between the making of `init` and now.
+  receive(port, vfs);
+  return vfs;
+}
+
+function receive(port: MessagePort, vfs: SnapshotVfs): void {
+  for (let packet = receiveMessageOnPort(port); packet !== undefined; packet = receiveMessageOnPort(port)) {
+    vfs.apply(packet.message as HostMessage);
+  }
+}
+
+function reporter(port: MessagePort): (message: string) => void {
+  const posted = new Map<string, number>();
+  return (message) => {
+    const now = Date.now();
+    if (now - (posted.get(message) ?? 0) < REPEAT_MS) return;
+    if (posted.size >= 100) posted.clear();
+    posted.set(message, now);
+    port.postMessage({ kind: 'problem', message } satisfies ReaderProblem);
+  };
+}

@@ -1,0 +1,375 @@
+/**
+ * The main thread's side of a mount: finds the snapshots, opens what a reader lacks, posts it to all readers, notices new
+ * snapshots, and keeps the errors for `.rozen/status`.
+ */
+import { join } from 'node:path';
+import { MessageChannel, type MessagePort, type TransferListItem } from 'node:worker_threads';
+import { BLOCK_SIZE } from '../../archive/format.ts';
+import { OpenArchives } from '../../cache/archives.ts';
+import { Miss } from '../../cache/miss.ts';
+import { PageCache } from '../../cache/pages.ts';
+import { BlockSlots, createSlotMemory, type SlotCounters, type SlotMemory } from '../../cache/slots.ts';
+import { RozenError } from '../../errors.ts';
+import { EIO } from '../../posix/errno.ts';
+import type { Repository } from '../../repository/repository.ts';
+import type { ObjectStore } from '../../store/object-store.ts';
+import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
+import { Board, createBoardMemory } from './board.ts';
+import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
+import { type HostMessage, type OpenSnapshot, type ReaderProblem, SnapshotMiss, type VfsInit } from './messages.ts';
+import { BY_ID, generationOf, SNAPSHOTS, setFolder, VERSIONS, VIRTUAL_SLOT } from './nodes.ts';
+import { SlotTable } from './slot-table.ts';
+import { SnapshotList } from './snapshot-list.ts';
+import { SnapshotVfs } from './snapshot-vfs.ts';
+import { ErrorLog, type StatusFacts } from './status.ts';
+
+export interface VfsHostOptions {
+  store: ObjectStore;
+  /** Opened to read. */
+  repository: Repository;
+  /** Chooses the one snapshot whose root the mount shows; without it the mount shows all. */
+  choose?: ((snapshots: readonly SnapshotFacts[]) => SnapshotFacts) | undefined;
+  /** Memory for decoded blocks, shared by all threads. */
+  blockBytes?: number;
+  /** Memory for decoded pages, for each thread. */
+  pageBytes?: number;
+  /** How often the store is asked for new snapshots, ms; 0 never. */
+  pollMs?: number;
+  /** Where slots are recorded; by default in the repository's state folder. Null: for this mount only. */
+  slotsPath?: string | null;
+  /** Takes a line that is new, or that was last said a minute ago. */
+  log?: (line: string) => void;
+}
+
+const BLOCK_BYTES = 64 * 1024 * 1024;
+const PAGE_BYTES = 24 * 1024 * 1024;
+const POLL_MS = 5_000;
+/** How long a failure to open something is answered from memory: a damaged archive is not read anew for each request. */
+const FAILURE_MS = 5_000;
+const FAILURES_KEPT = 1000;
+/** The readers hear of new errors this often at most. */
+const STATUS_MS = 500;
+
+export class MountHost implements VfsHost {
+  readonly vfs: Vfs;
+  readonly module = new URL('./create.js', import.meta.url);
+  readonly #options: VfsHostOptions;
+  readonly #archives: OpenArchives;
+  readonly #list: SnapshotList;
+  readonly #table: SlotTable;
+  readonly #slots: SlotMemory;
+  readonly #boardMemory = createBoardMemory();
+  readonly #board: Board;
+  readonly #own: SnapshotVfs;
+  readonly #log = new ErrorLog();
+  readonly #ports = new Set<MessagePort>();
+  readonly #opened = new Map<number, OpenSnapshot>();
+  readonly #posted = new Map<string, Extract<HostMessage, { kind: 'archive' }>>();
+  readonly #failures = new Map<string, { until: number; error: FsError }>();
+  readonly #listeners: ((change: Invalidation) => void)[] = [];
+  #catalogue: Catalogue;
+  #poll: NodeJS.Timeout | null = null;
+  #statusDue: NodeJS.Timeout | null = null;
+  #refreshing: Promise<boolean> | null = null;
+
+  /** Use `openVfsHost`. */
+  constructor(options: VfsHostOptions) {
+    const { store, repository } = options;
+    this.#options = options;
+    this.#archives = new OpenArchives({ store, keys: repository });
+    const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);
+    const report = (message: string) => this.report(message);
+    this.#list = new SnapshotList({ store, repository, archives: this.#archives, pages, report });
+    this.#table = this.#openTable();
+    this.#slots = createSlotMemory({ bytes: options.blockBytes ?? BLOCK_BYTES, slotSize: BLOCK_SIZE });
+    this.#board = new Board(this.#boardMemory, 0);
+    const now = Date.now();
+    this.#catalogue = {
+      since: { sec: Math.floor(now / 1000), ns: (now % 1000) * 1e6 },
+      owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+      usage: { bytes: 0, files: 0 },
+      root: null,
+      sets: [],
+    };
+    this.#own = new SnapshotVfs({
+      thread: 0,
+      slots: this.#slots,
+      board: this.#boardMemory,
+      pageBytes: options.pageBytes ?? PAGE_BYTES,
+      catalogue: this.#catalogue,
+      status: this.#facts(),
+      // What is posted to the readers was given to this one at once.
+      receive: () => {},
+      busy: () => {},
+      report,
+    });
+    this.vfs = this.#own;
+  }
+
+  /** Lists the snapshots; the newest of each lineage is open afterwards. Throws when the repository cannot be trusted. */
+  async start(): Promise<void> {
+    await this.#list.refresh();
+    const { choose } = this.#options;
+    await this.#numberSnapshots();
+    if (choose !== undefined) {
+      const chosen = choose(this.#list.snapshots);
+      this.#catalogue = this.#build(this.#table.slotOf(chosen.id)!);
+      await this.#openSnapshot(this.#catalogue.root!);
+    } else {
+      this.#catalogue = this.#build(null);
+    }
+    this.#own.apply({ kind: 'catalogue', catalogue: this.#catalogue });
+    for (const set of this.#catalogue.sets) {
+      await this.#openSnapshot(set.snapshots[set.snapshots.length - 1]!.slot);
+    }
+    this.#postStatus();
+    const every = this.#options.pollMs ?? POLL_MS;
+    if (every > 0 && choose === undefined) {
+      this.#poll = setInterval(() => void this.refresh().catch((error) => this.report(messageOf(error))), every);
+      this.#poll.unref();
+    }
+  }
+
+  workerInit(_worker: number): { init: VfsInit; transfer: TransferListItem[] } {
+    const { port1, port2 } = new MessageChannel();
+    this.#ports.add(port1);
+    port1.on('message', (problem: ReaderProblem) => this.report(problem.message));
+    port1.on('close', () => this.#ports.delete(port1));
+    port1.unref();
+    this.#statusDue ??= setTimeout(() => this.#postStatus(), STATUS_MS).unref();
+    const init: VfsInit = {
+      port: port2,
+      slots: this.#slots,
+      board: this.#boardMemory,
+      pageBytes: this.#options.pageBytes ?? PAGE_BYTES,
+      catalogue: this.#catalogue,
+      status: this.#facts(),
+      snapshots: [...this.#opened.values()],
+      archives: [...this.#posted.values()].map(({ scope, row, access }) => ({ scope, row, access })),
+    };
+    return { init, transfer: [port2] };
+  }
+
+  async resolve(miss: unknown): Promise<void> {
+    if (!(miss instanceof Miss)) throw new FsError(EIO, messageOf(miss));
+    if (miss instanceof SnapshotMiss) {
+      await Promise.all(miss.slots.map((slot) => this.#once(`snapshot ${slot}`, () => this.#openSnapshot(slot))));
+      return;
+    }
+    const { target } = miss;
+    if (target.kind === 'frame') {
+      const { handle, offset, length } = target;
+      await this.#once(`frame ${handle}:${offset}`, () => this.#archives.fetch(handle, offset, length));
+    } else {
+      await this.#once(`archive ${target.scope} ${target.row}`, () => this.#openArchive(target.scope, target.row));
+    }
+  }
+
+  onInvalidate(listener: (change: Invalidation) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  report(message: string): void {
+    if (this.#log.add(message)) {
+      const write = this.#options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
+      write(`${new Date().toISOString()} ${message}`);
+    }
+    this.#statusDue ??= setTimeout(() => this.#postStatus(), STATUS_MS).unref();
+  }
+
+  /** Asks the store for new snapshots now. True when there were any. */
+  refresh(): Promise<boolean> {
+    this.#refreshing ??= this.#refresh().finally(() => {
+      this.#refreshing = null;
+    });
+    return this.#refreshing;
+  }
+
+  /** Counters of the shared block slots. */
+  blocks(): SlotCounters {
+    return new BlockSlots(this.#slots).counters();
+  }
+
+  /** Pins on block slots by all threads, at this moment. */
+  pinned(): number {
+    return new BlockSlots(this.#slots).pinned();
+  }
+
+  /** Snapshots that were opened so far. */
+  get snapshotsOpen(): number {
+    return this.#opened.size;
+  }
+
+  /** Pages that this thread has decoded for requests. */
+  get pagesDecoded(): number {
+    return this.#own.pagesDecoded;
+  }
+
+  /** Posts errors that wait to be shown, now. */
+  flushStatus(): void {
+    if (this.#statusDue === null) return;
+    clearTimeout(this.#statusDue);
+    this.#postStatus();
+  }
+
+  async close(): Promise<void> {
+    if (this.#poll !== null) clearInterval(this.#poll);
+    if (this.#statusDue !== null) clearTimeout(this.#statusDue);
+    await this.#refreshing?.catch(() => {});
+    for (const port of this.#ports) port.close();
+    this.#archives.close();
+  }
+
+  #openTable(): SlotTable {
+    const { slotsPath, repository } = this.#options;
+    try {
+      return new SlotTable(slotsPath === undefined ? join(repository.stateDir, 'mount', 'slots') : slotsPath);
+    } catch (error) {
+      this.report(`node numbers are not kept: ${messageOf(error)}`);
+      return new SlotTable(null);
+    }
+  }
+
+  async #refresh(): Promise<boolean> {
+    if (!(await this.#list.refresh())) return false;
+    const before = this.#catalogue;
+    await this.#numberSnapshots();
+    this.#catalogue = this.#build(before.root);
+    this.#post({ kind: 'catalogue', catalogue: this.#catalogue });
+    for (const change of changes(before, this.#catalogue)) {
+      for (const listener of this.#listeners) listener(change);
+    }
+    return true;
+  }
+
+  async #numberSnapshots(): Promise<void> {
+    const snapshots = [...this.#list.snapshots].sort((a, b) => a.timeSec - b.timeSec || a.timeNs - b.timeNs);
+    const wanted = {
+      snapshots: snapshots.map((snapshot) => snapshot.id),
+      sets: [...new Set(snapshots.map((snapshot) => snapshot.set))],
+    };
+    try {
+      await this.#table.assign(wanted);
+    } catch (error) {
+      if (error instanceof RozenError && error.code === 'unsupported') throw error;
+      this.report(`node numbers are not kept: ${messageOf(error)}`);
+      this.#table.assignHere(wanted);
+    }
+  }
+
+  #build(root: number | null): Catalogue {
+    const { since, owner } = this.#catalogue;
+    return buildCatalogue({
+      since,
+      owner,
+      usage: this.#list.usage,
+      root,
+      snapshots: this.#list.snapshots,
+      slotOf: (id) => this.#table.slotOf(id),
+      setNumber: (name) => this.#table.setNumber(name),
+      generationOf,
+    });
+  }
+
+  async #openSnapshot(slot: number): Promise<void> {
+    if (this.#opened.has(slot)) return;
+    const id = this.#list.snapshots.find((snapshot) => this.#table.slotOf(snapshot.id) === slot)?.id;
+    if (id === undefined) throw new RozenError('not-found', `no snapshot has slot ${slot}`);
+    const reader = await this.#list.open(id);
+    if (this.#opened.has(slot)) return;
+    const { scope, roots, root } = reader;
+    const snapshot: OpenSnapshot = { slot, id, generation: generationOf(id), scope, roots };
+    this.#opened.set(slot, snapshot);
+    this.#postArchive(scope, root.row, await reader.archives.open(root.row));
+    this.#post({ kind: 'snapshot', snapshot });
+  }
+
+  async #openArchive(scope: string, row: number): Promise<void> {
+    if (this.#posted.has(`${scope} ${row}`)) return;
+    const reader = await this.#list.opened(scope);
+    if (reader === undefined) throw new RozenError('internal', `snapshot ${scope} is not open`);
+    this.#postArchive(scope, row, await reader.archives.open(row));
+  }
+
+  #postArchive(scope: string, row: number, access: Extract<HostMessage, { kind: 'archive' }>['access']): void {
+    const message = { kind: 'archive', scope, row, access } as const;
+    this.#posted.set(`${scope} ${row}`, message);
+    this.#post(message);
+  }
+
+  /** To this thread's own filesystem at once, to the readers through their ports. */
+  #post(message: HostMessage): void {
+    this.#own.apply(message);
+    for (const port of this.#ports) port.postMessage(message);
+    this.#board.advance();
+  }
+
+  #postStatus(): void {
+    this.#statusDue = null;
+    this.#post({ kind: 'status', facts: this.#facts() });
+  }
+
+  #facts(): StatusFacts {
+    const { store, repository } = this.#options;
+    return {
+      location: store.location,
+      fingerprint: repository.fingerprint,
+      readers: this.#ports.size,
+      archives: new Set([...this.#posted.values()].map((message) => message.access.handle)).size,
+      log: this.#log.lines.map((line) => ({ ...line })),
+    };
+  }
+
+  /** Runs `work`; a failure is told, becomes EIO, and is given again for a while without trying. */
+  async #once(key: string, work: () => Promise<void>): Promise<void> {
+    const failed = this.#failures.get(key);
+    if (failed !== undefined) {
+      if (Date.now() < failed.until) throw failed.error;
+      this.#failures.delete(key);
+    }
+    try {
+      await work();
+    } catch (error) {
+      this.report(messageOf(error));
+      const refusal = new FsError(EIO, messageOf(error));
+      if (this.#failures.size >= FAILURES_KEPT) this.#failures.clear();
+      this.#failures.set(key, { until: Date.now() + FAILURE_MS, error: refusal });
+      throw refusal;
+    }
+  }
+}
+
+/** Finds the snapshots of an open repository and makes them ready to be served. */
+export async function openVfsHost(options: VfsHostOptions): Promise<MountHost> {
+  const host = new MountHost(options);
+  try {
+    await host.start();
+  } catch (error) {
+    await host.close();
+    throw error;
+  }
+  return host;
+}
+
+/** What the kernel may have cached that is different now. */
+function changes(before: Catalogue, after: Catalogue): Invalidation[] {
+  const found: Invalidation[] = [];
+  const known = new Map(before.sets.map((set) => [set.number, set]));
+  for (const set of after.sets) {
+    const old = known.get(set.number);
+    const name = Buffer.from(set.name);
+    if (old === undefined) {
+      found.push({ slot: VIRTUAL_SLOT, ino: SNAPSHOTS, name }, { slot: VIRTUAL_SLOT, ino: VERSIONS, name });
+    } else if (old.snapshots.length !== set.snapshots.length) {
+      found.push({ slot: VIRTUAL_SLOT, ino: setFolder(set.number), name: Buffer.from('latest') });
+      found.push({ slot: VIRTUAL_SLOT, ino: VERSIONS, name });
+    }
+  }
+  if (found.length > 0) found.push({ slot: VIRTUAL_SLOT, ino: BY_ID, name: null });
+  return found;
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof RozenError) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

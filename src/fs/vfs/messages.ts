@@ -1,0 +1,53 @@
+/** What the main thread posts to the readers. A reader takes it in before its next request. */
+import type { MessagePort } from 'node:worker_threads';
+import type { TreeRoots } from '../../archive/tree/schema.ts';
+import type { ArchiveAccess } from '../../cache/frames.ts';
+import { Miss } from '../../cache/miss.ts';
+import type { SlotMemory } from '../../cache/slots.ts';
+import type { Catalogue } from './catalogue.ts';
+import type { StatusFacts } from './status.ts';
+
+/** A snapshot whose tree archive is open: all that a thread needs to walk it. */
+export interface OpenSnapshot {
+  slot: number;
+  /** 32 hex characters. */
+  id: string;
+  generation: number;
+  scope: string;
+  roots: TreeRoots;
+}
+
+export type HostMessage =
+  | { kind: 'catalogue'; catalogue: Catalogue }
+  | { kind: 'snapshot'; snapshot: OpenSnapshot }
+  | { kind: 'archive'; scope: string; row: number; access: ArchiveAccess }
+  | { kind: 'status'; facts: StatusFacts };
+
+/** What a reader posts to the main thread. */
+export interface ReaderProblem {
+  kind: 'problem';
+  message: string;
+}
+
+/** What `createVfs` receives in a reader. */
+export interface VfsInit {
+  port: MessagePort;
+  slots: SlotMemory;
+  board: SharedArrayBuffer;
+  /** Bytes of decoded pages that this thread may hold. */
+  pageBytes: number;
+  catalogue: Catalogue;
+  status: StatusFacts;
+  snapshots: OpenSnapshot[];
+  archives: { scope: string; row: number; access: ArchiveAccess }[];
+}
+
+/** Snapshots whose tree archives must be opened first. */
+export class SnapshotMiss extends Miss {
+  readonly slots: readonly number[];
+
+  constructor(slots: readonly number[]) {
+    super({ kind: 'archive', scope: '', row: 0 });
+    this.slots = slots;
+  }
+}

@@ -1,0 +1,269 @@
+import { corrupt, RozenError } from '../errors.ts';
+import type { ObjectStore } from '../store/object-store.ts';
+import { MAX_SNAPSHOT_RECORD } from './format.ts';
+import { lineagePrefix, parseSnapshotName, SNAPSHOTS_PREFIX, snapshotName } from './names.ts';
+import type { RecordReference } from './pin.ts';
+import {
+  type AnyRecord,
+  decodeRecordBody,
+  decodeRecordOuter,
+  type SeenHead,
+  type SnapshotRecord,
+} from './snapshot-record.ts';
+
+/** Called instead of throwing for a record that is damaged; untrusted stores are never excused. */
+export type OnProblem = (error: RozenError, name: string) => void;
+
+export interface LineagesOptions {
+  store: ObjectStore;
+  repositoryId: Buffer;
+  /** Whether the signature is by that writer, and the writer enrolled: throws 'untrusted' otherwise. */
+  checkWriter: (outer: { writerId: Buffer; body: Buffer; signature: Buffer }, what: string) => Promise<void>;
+  /** The records that the store must still have, by lineage tag. */
+  pinned: Map<string, RecordReference>;
+}
+
+/** The newest record of a lineage; several when one writer's state was used on two machines (a fork: the first counts). */
+export interface LineageTop {
+  tag: string;
+  records: AnyRecord[];
+  /** Highest sequence that any name shows: above that of `records` when the newest record is damaged. */
+  sequence: number;
+}
+
+/** Predecessors that `heads` follows from a new head towards the pinned record; `records` follows all of them. */
+const MAX_STEPS = 64;
+const PARALLEL = 16;
+
+/** Reads and checks the records of all lineages. Records are immutable, so each is read once in the life of this object. */
+export class Lineages {
+  readonly #options: LineagesOptions;
+  readonly #known = new Map<string, AnyRecord>();
+
+  constructor(options: LineagesOptions) {
+    this.#options = options;
+  }
+
+  /** The checked record under an object name. */
+  async read(name: string): Promise<AnyRecord> {
+    const known = this.#known.get(name);
+    if (known !== undefined) return known;
+    const { store, checkWriter } = this.#options;
+    const what = `${store.location}/${name}`;
+    const bytes = await store.get(name, MAX_SNAPSHOT_RECORD);
+    const outer = decodeRecordOuter(bytes, what);
+    await checkWriter(outer, what);
+    const record = decodeRecordBody(outer, { name, bytes, what });
+    this.#known.set(name, record);
+    return record;
+  }
+
+  /**
+   * The newest records of every lineage, after the checks that need no history: nothing pinned is missing, no head that
+   * another head has seen is missing. One listing for each lineage, one read for each head that is new to this object.
+   */
+  async tops(onProblem?: OnProblem): Promise<LineageTop[]> {
+    const tops: LineageTop[] = [];
+    let after = SNAPSHOTS_PREFIX;
+    for (;;) {
+      const top = await this.#nextTop(after, onProblem);
+      if (top === null) break;
+      if (top.records.length > 0) tops.push(top);
+      // Greater than every name of this lineage, smaller than those of the next tag: 'g' follows the hex digits.
+      after = `${lineagePrefix(top.tag)}g`;
+    }
+    await this.#checkPins(tops, onProblem);
+    await this.#checkSeen(tops);
+    return tops;
+  }
+
+  /**
+   * The snapshot that a top stands for: itself, or the one that it found unchanged. Null when no snapshot of the lineage
+   * can be read (told to `onProblem`).
+   */
+  async headOf(record: AnyRecord, onProblem?: OnProblem): Promise<SnapshotRecord | null> {
+    if (record.kind === 'snapshot') return { ...record, confirmed: null };
+    try {
+      const base = await this.follow(record, record.base);
+      if (base.kind !== 'snapshot') throw corrupt(`${record.name}: refers to a record that is no snapshot`);
+      return { ...base, confirmed: { timeSec: record.timeSec, timeNs: record.timeNs } };
+    } catch (error) {
+      if (onProblem === undefined || !isCorrupt(error)) throw error;
+      onProblem(error, snapshotName(record.tag, record.base.sequence, record.base.id));
+      return this.#newestReadable(record.tag);
+    }
+  }
+
+  /** The way around damage: the newest snapshot of the lineage that is whole. */
+  async #newestReadable(tag: string): Promise<SnapshotRecord | null> {
+    for await (const { name } of this.#options.store.list(lineagePrefix(tag))) {
+      if (parseSnapshotName(name) === null) continue;
+      const record = await this.#tolerant(name, () => {});
+      if (record?.kind === 'snapshot') return { ...record, confirmed: null };
+    }
+    return null;
+  }
+
+  /** An older record of the same lineage; 'untrusted' when the store no longer shows it as it was. */
+  async follow(record: AnyRecord, reference: RecordReference): Promise<AnyRecord> {
+    const name = snapshotName(record.tag, reference.sequence, reference.id);
+    let found: AnyRecord;
+    try {
+      found = await this.read(name);
+    } catch (error) {
+      if (error instanceof RozenError && error.code === 'not-found') throw this.#missing(name, record.name);
+      throw error;
+    }
+    if (!found.hash.equals(reference.hash)) throw this.#replaced(name, record.name);
+    return found;
+  }
+
+  /** Every record, newest first within a lineage, with every link of every chain checked. */
+  async all(tell?: OnProblem): Promise<AnyRecord[]> {
+    const onProblem = tell === undefined ? undefined : once(tell);
+    await this.tops(onProblem);
+    const names: string[] = [];
+    for await (const { name } of this.#options.store.list(SNAPSHOTS_PREFIX)) {
+      if (parseSnapshotName(name) !== null) names.push(name);
+    }
+    const records: (AnyRecord | null)[] = new Array(names.length).fill(null);
+    let next = 0;
+    const work = async () => {
+      for (let index = next++; index < names.length; index = next++)
+        records[index] = await this.#tolerant(names[index]!, onProblem);
+    };
+    await Promise.all(Array.from({ length: PARALLEL }, work));
+    const present = new Set(names);
+    for (const record of records) {
+      if (record !== null) this.#checkLink(record, present);
+    }
+    return records.filter((record) => record !== null);
+  }
+
+  #checkLink(record: AnyRecord, present: Set<string>): void {
+    const references = record.kind === 'unchanged' ? [record.previous, record.base] : [record.previous];
+    for (const reference of references) {
+      if (reference === null) continue;
+      const name = snapshotName(record.tag, reference.sequence, reference.id);
+      if (!present.has(name)) throw this.#missing(name, record.name);
+      const known = this.#known.get(name);
+      if (known !== undefined && !known.hash.equals(reference.hash)) throw this.#replaced(name, record.name);
+    }
+  }
+
+  async #nextTop(after: string, onProblem?: OnProblem): Promise<LineageTop | null> {
+    let top: LineageTop | null = null;
+    for await (const { name } of this.#options.store.list(SNAPSHOTS_PREFIX, { after })) {
+      const parts = parseSnapshotName(name);
+      if (parts === null) continue;
+      top ??= { tag: parts.tag, records: [], sequence: parts.sequence };
+      if (parts.tag !== top.tag) break;
+      if (top.records.length > 0 && parts.sequence !== top.records[0]!.sequence) break;
+      // A damaged newest record is told, and the one before it stands in.
+      const record = await this.#tolerant(name, onProblem);
+      if (record !== null) top.records.push(record);
+    }
+    return top;
+  }
+
+  async #tolerant(name: string, onProblem: OnProblem | undefined): Promise<AnyRecord | null> {
+    try {
+      return await this.read(name);
+    } catch (error) {
+      if (onProblem === undefined || !isCorrupt(error)) throw error;
+      onProblem(error, name);
+      return null;
+    }
+  }
+
+  async #checkPins(tops: LineageTop[], onProblem: OnProblem | undefined): Promise<void> {
+    const byTag = new Map(tops.map((top) => [top.tag, top]));
+    for (const [tag, pinned] of this.#options.pinned) {
+      const name = snapshotName(tag, pinned.sequence, pinned.id);
+      const newest = byTag.get(tag)?.records[0];
+      if (newest?.id.equals(pinned.id)) {
+        if (!newest.hash.equals(pinned.hash)) throw this.#replaced(name, 'the state of this machine');
+        continue;
+      }
+      if (!(await this.#isStored(name))) throw this.#rolledBack(`${name}, which this machine has seen, is gone`);
+      if (newest !== undefined) await this.#walkDown(newest, pinned, onProblem);
+    }
+  }
+
+  /** From a new head to the pinned record: what lies between must all be there. */
+  async #walkDown(newest: AnyRecord, pinned: RecordReference, onProblem: OnProblem | undefined): Promise<void> {
+    let record = newest;
+    for (let steps = 0; steps < MAX_STEPS && record.previous !== null && record.sequence > pinned.sequence; steps++) {
+      const { previous } = record;
+      try {
+        record = await this.follow(record, previous);
+      } catch (error) {
+        if (onProblem === undefined || !isCorrupt(error)) throw error;
+        // It is there, so nothing was taken away; what lies before it is for `records` to check.
+        onProblem(error, snapshotName(record.tag, previous.sequence, previous.id));
+        return;
+      }
+      if (previous.id.equals(pinned.id) && !previous.hash.equals(pinned.hash)) {
+        throw this.#replaced(record.name, 'the state of this machine');
+      }
+    }
+  }
+
+  /** Each head names the heads that its writer saw: a later or equal one must be here. */
+  async #checkSeen(tops: LineageTop[]): Promise<void> {
+    const byTag = new Map(tops.map((top) => [top.tag, top]));
+    for (const { records } of tops) {
+      for (const record of records) {
+        for (const seen of record.seen) {
+          if (!(await this.#isShown(seen, byTag.get(seen.tag)))) {
+            const name = snapshotName(seen.tag, seen.sequence, seen.id);
+            throw this.#rolledBack(`${name}, which ${record.name} has seen, is gone`);
+          }
+        }
+      }
+    }
+  }
+
+  async #isShown(seen: SeenHead, top: LineageTop | undefined): Promise<boolean> {
+    if (top?.records.some((record) => record.sequence > seen.sequence || record.id.equals(seen.id))) return true;
+    return this.#isStored(snapshotName(seen.tag, seen.sequence, seen.id));
+  }
+
+  async #isStored(name: string): Promise<boolean> {
+    return (await this.#options.store.stat(name)) !== null;
+  }
+
+  #rolledBack(why: string): RozenError {
+    return new RozenError('untrusted', `${this.#options.store.location} was rolled back: ${why}`, {
+      hint: 'somebody restored an old copy of the repository or removed snapshots; bring the missing objects back',
+    });
+  }
+
+  #missing(name: string, by: string): RozenError {
+    return this.#rolledBack(`${name}, which ${by} follows, is gone`);
+  }
+
+  #replaced(name: string, by: string): RozenError {
+    return new RozenError(
+      'untrusted',
+      `${this.#options.store.location}/${name} is not the record that ${by} refers to`,
+      {
+        hint: 'the object was replaced; restore it from a copy of the repository',
+      },
+    );
+  }
+}
+
+function isCorrupt(error: unknown): error is RozenError {
+  return error instanceof RozenError && error.code === 'corrupt';
+}
+
+/** The same damage is met on several ways; it is told once. */
+function once(tell: OnProblem): OnProblem {
+  const told = new Set<string>();
+  return (error, name) => {
+    if (told.has(name)) return;
+    told.add(name);
+    tell(error, name);
+  };
+}

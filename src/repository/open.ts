@@ -1,0 +1,225 @@
+import { hostname } from 'node:os';
+import { RozenError } from '../errors.ts';
+import type { ObjectStore } from '../store/object-store.ts';
+import { type Bundle, swappedGenesis } from './bundle.ts';
+import { type Config, readNewestConfig } from './config.ts';
+import { checkEnrolled, enrollHere } from './enroll.ts';
+import { fingerprintOf, type Genesis, isSameFingerprint, readGenesis } from './genesis.ts';
+import { checkFingerprints, ownerBundle, readIdentityFile } from './identity-file.ts';
+import { openWithAge, openWithPassphrases } from './key-ring.ts';
+import { locationPinPath, repositoryStateDir } from './paths.ts';
+import {
+  checkGenesis,
+  isReadOnlyState,
+  type Pin,
+  readLocationPin,
+  readPin,
+  writeCopies,
+  writeLocationPin,
+} from './pin.ts';
+import { noIdentity, notOwner, Repository, type RepositoryParts } from './repository.ts';
+import { readWriterFile, type WriterFile } from './writer.ts';
+
+export interface Credentials {
+  /** Asked at most once, and only when a passphrase is needed. */
+  passphrase?: (() => Promise<string>) | undefined;
+  /** An age identity file. */
+  identityFile?: string | undefined;
+  /** Identities in hand: from the parent of a detached mount. */
+  identities?: string[] | undefined;
+}
+
+/**
+ * none   what needs no key: list, scrub
+ * write  back up: writer.cbor of this machine, or else an owner's key, which enrolls it
+ * read   open archives: an identity
+ * owner  change configs and keys: the root key
+ */
+type Need = 'none' | 'write' | 'read' | 'owner';
+
+export interface OpenOptions {
+  store: ObjectStore;
+  credentials?: Credentials;
+  need: Need;
+  /** Refuse any other repository ('untrusted'): for the first visit from a machine. */
+  fingerprint?: string | undefined;
+}
+
+/**
+ * Opens the repository of a store. RozenError: 'not-repository', 'unsupported' (newer format), 'untrusted' (swapped genesis or
+ * config, rolled back), 'no-key' (wrong or missing passphrase or identity), 'corrupt', 'io'.
+ */
+export async function openRepository(options: OpenOptions): Promise<Repository> {
+  const { store, credentials = {}, need } = options;
+  const locationPath = locationPinPath(store.location);
+  const locationPin = readLocationPin(locationPath);
+  const genesis = await readPinnedGenesis(store, locationPin === null ? null : { ...locationPin, path: locationPath });
+  if (options.fingerprint !== undefined && !isSameFingerprint(options.fingerprint, fingerprintOf(genesis.hash))) {
+    throw swappedGenesis(`its fingerprint is ${fingerprintOf(genesis.hash)}, expected ${options.fingerprint}`);
+  }
+  const stateDir = repositoryStateDir(genesis.repositoryId);
+  const known = readPin(stateDir);
+  checkGenesis(genesis, known, `${stateDir}/pin.cbor`);
+  const writerFile = readWriterFile(stateDir);
+  checkGenesis(genesis, writerFile, `${stateDir}/writer.cbor`);
+  const config = await readNewestConfig(store, genesis, known?.config ?? null);
+
+  const pin: Pin = {
+    genesisHash: genesis.hash,
+    config: { number: config.number, hash: config.hash },
+    lineages: known?.lineages ?? new Map(),
+    lastKey: known?.lastKey ?? null,
+  };
+  const finder = new KeyFinder({ store, genesis, config, pin, credentials });
+  const parts = await findParts(finder, need, { stateDir, writerFile });
+  const repository = new Repository(parts);
+  if (known === null || known.config.number !== config.number || finder.learnt) {
+    saveState(repository, { firstVisit: known === null });
+  }
+  if (locationPin === null) {
+    tolerate(() => writeLocationPin(locationPath, store.location, genesis));
+  }
+  if (need === 'write') {
+    if (repository.writer === null) return enrollHere(repository, hostname());
+    checkEnrolled(repository, repository.writer);
+  }
+  return repository;
+}
+
+async function readPinnedGenesis(
+  store: ObjectStore,
+  pinned: { genesisHash: Buffer; repositoryId: Buffer; path: string } | null,
+): Promise<Genesis> {
+  let genesis: Genesis;
+  try {
+    genesis = await readGenesis(store);
+  } catch (error) {
+    if (pinned === null || !(error instanceof RozenError) || error.code !== 'not-repository') throw error;
+    throw new RozenError('not-repository', error.message, {
+      cause: error,
+      hint: `this machine knows a repository here: is the disk mounted? A copy of rozen.cbor is ${repositoryStateDir(pinned.repositoryId)}/genesis.cbor`,
+    });
+  }
+  checkGenesis(genesis, pinned, pinned?.path ?? '');
+  return genesis;
+}
+
+interface State {
+  stateDir: string;
+  writerFile: WriterFile | null;
+}
+
+async function findParts(finder: KeyFinder, need: Need, { stateDir, writerFile }: State): Promise<RepositoryParts> {
+  const { store, genesis, config, pin } = finder.context;
+  const parts: RepositoryParts = {
+    store,
+    genesis,
+    config,
+    pin,
+    stateDir,
+    bundle: null,
+    identities: null,
+    writer: writerFile?.writer ?? null,
+    secrets: writerFile?.secrets ?? null,
+    findIdentities: finder.isEmpty ? null : () => finder.find(),
+  };
+  if (need === 'none' || (need === 'write' && writerFile !== null)) return parts;
+  if (need === 'read') {
+    parts.identities = await finder.quickIdentities();
+    if (parts.identities !== null) return parts;
+  }
+  if (finder.isEmpty && need === 'write') throw notEnrolled(store.location);
+  if (finder.isEmpty) throw need === 'read' ? noIdentity(store.location) : notOwner(store.location);
+  const { identities, bundle } = await finder.find();
+  if (need === 'read' && identities.length === 0) throw noIdentity(store.location);
+  if (need !== 'read' && (bundle === null || bundle.rootSecret === null)) throw notOwner(store.location);
+  parts.identities = identities;
+  parts.bundle = bundle;
+  parts.openedBy = finder.keyId;
+  parts.secrets ??= bundle?.secrets ?? null;
+  return parts;
+}
+
+function notEnrolled(location: string): RozenError {
+  return new RozenError('no-key', `this machine is not enrolled in ${location}`, {
+    hint: 'import a writer file (rozen enroll --import FILE), or give the passphrase with ROZEN_PASSWORD or --password-file',
+  });
+}
+
+interface FinderContext {
+  store: ObjectStore;
+  genesis: Genesis;
+  config: Config;
+  pin: Pin;
+  credentials: Credentials;
+}
+
+/** Turns credentials into identities and bundles, each only when it is needed: a passphrase costs a second and a question. */
+class KeyFinder {
+  readonly context: FinderContext;
+  /** True when a key object was opened that the pin did not name as the last one. */
+  learnt = false;
+  /** The key object that gave the bundle. */
+  keyId: Buffer | null = null;
+
+  constructor(context: FinderContext) {
+    this.context = context;
+  }
+
+  get isEmpty(): boolean {
+    const { passphrase, identityFile, identities } = this.context.credentials;
+    return passphrase === undefined && identityFile === undefined && (identities ?? []).length === 0;
+  }
+
+  /** Identities that are simply there, without opening anything; null when a passphrase or a key object is needed. */
+  async quickIdentities(): Promise<string[] | null> {
+    const { identities = [], identityFile } = this.context.credentials;
+    const found = [...identities];
+    if (identityFile !== undefined) found.push(...(await this.#readFile(identityFile)).identities);
+    return found.length === 0 ? null : found;
+  }
+
+  /** Everything that the credentials open. 'no-key' for a wrong passphrase. */
+  async find(): Promise<{ identities: string[]; bundle: Bundle | null }> {
+    const { store, genesis, pin, credentials } = this.context;
+    const { identityFile, passphrase } = credentials;
+    const identities = [...(credentials.identities ?? [])];
+    let bundle: Bundle | null = null;
+    if (identityFile !== undefined) {
+      const file = await this.#readFile(identityFile);
+      identities.push(...file.identities);
+      bundle = ownerBundle(file, genesis);
+    }
+    if (bundle === null && identities.length > 0) {
+      const opened = await openWithAge({ store, genesis }, identities);
+      if (opened !== null) ({ bundle, id: this.keyId } = opened);
+    }
+    if (bundle === null && identities.length === 0 && passphrase !== undefined) {
+      const opened = await openWithPassphrases({ store, genesis }, await passphrase(), pin.lastKey);
+      ({ bundle, id: this.keyId } = opened);
+      this.learnt = pin.lastKey === null || !pin.lastKey.equals(opened.id);
+      pin.lastKey = opened.id;
+    }
+    return { identities: [...new Set([...identities, ...(bundle?.identities ?? [])])], bundle };
+  }
+
+  async #readFile(path: string) {
+    const file = await readIdentityFile(path);
+    checkFingerprints(file, this.context.genesis, path);
+    return file;
+  }
+}
+
+function saveState(repository: Repository, { firstVisit }: { firstVisit: boolean }): void {
+  if (firstVisit) tolerate(() => writeCopies(repository.stateDir, repository.genesis, repository.config));
+  repository.savePin();
+}
+
+/** Reading must work on machines whose state folder cannot be written. */
+function tolerate(write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    if (!isReadOnlyState(error)) throw error;
+  }
+}

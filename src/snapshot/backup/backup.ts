@@ -1,0 +1,282 @@
+/**
+ * The run of a backup: lock, local state, walk and compare while the data side reads already, then trees and the commit.
+ * Whatever ends it early leaves objects that nothing refers to and a spool from which the next run goes on.
+ */
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { setImmediate as breathe } from 'node:timers/promises';
+import type { PageSource } from '../../archive/tree/read.ts';
+import { RozenError } from '../../errors.ts';
+import { lstat } from '../../posix/stat.ts';
+import { GENESIS_NAME } from '../../repository/names.ts';
+import type { BackupListener, BackupOptions, BackupReport } from './backup-types.ts';
+import { type Committed, commitSnapshot } from './commit.ts';
+import { Comparison } from './compare.ts';
+import { DataSide } from './data-side.ts';
+import { type Lineage, openLineage } from './lineage.ts';
+import { localPages } from './local-pages.ts';
+import { StateDamaged } from './local-state.ts';
+import type { OldTrees } from './mutations.ts';
+import { FIELD, Plan, STATE } from './plan.ts';
+import { selection } from './select.ts';
+import { layOutSources } from './sources.ts';
+import { describe, Tally } from './tally.ts';
+import { type Untouchable, walk } from './walk.ts';
+
+export type * from './backup-types.ts';
+
+/** The walk holds the thread for so long at most, so that the workers' answers are taken in. */
+const SLICE_MS = 8;
+
+/**
+ * Backs up `options.paths` into the set and commits a snapshot, or an "unchanged" record when nothing differs.
+ * One failing file never stops the run: it is in `report.problems`. Throws RozenError: 'usage' (paths, patterns),
+ * 'not-found' (none of the paths exists), 'locked' (another backup of this set runs), 'interrupted' (signal),
+ * 'exists' (this writer's state is in use twice), 'untrusted', 'io', 'corrupt'.
+ */
+export async function backup(options: BackupOptions, listener: BackupListener = {}): Promise<BackupReport> {
+  if (options.mode !== 'snapshot') {
+    throw new RozenError('unsupported', 'WORM sets are not in this version', { hint: 'use --mode snapshot' });
+  }
+  for (let attempt = 1; ; attempt++) {
+    const run = new Run(options, listener);
+    try {
+      return await run.run();
+    } catch (error) {
+      // The state is thrown away by then, and the second attempt builds it from the store.
+      if (!(error instanceof StateDamaged) || attempt > 1) throw error;
+    }
+  }
+}
+
+/** What a run has come to. */
+interface Found {
+  comparison: Comparison;
+  data: DataSide;
+  /** Null when nothing changed, and in a dry run. */
+  committed: Committed | null;
+}
+
+class Run {
+  readonly #options: BackupOptions;
+  readonly #tally: Tally;
+  readonly #plan = new Plan();
+  readonly #startedAt = Date.now();
+  /** The time of the snapshot. Not before the lock is ours: snapshots of a set follow each other in time. */
+  #walkedAt = 0;
+
+  constructor(options: BackupOptions, listener: BackupListener) {
+    this.#options = options;
+    this.#tally = new Tally(listener);
+  }
+
+  async run(): Promise<BackupReport> {
+    const options = this.#options;
+    const { repository, stateDir, set, signal } = options;
+    this.#tally.phase('prepare');
+    checkSignal(signal);
+    const sources = layOutSources(options.paths);
+    const selected = selection({ patterns: options.exclude ?? [], files: options.excludeFiles ?? [] });
+    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    const lineage = await openLineage({ repository, stateDir, set, wait: options.waitForLock ?? false, signal });
+    this.#walkedAt = Date.now();
+    let data: DataSide | null = null;
+    try {
+      const { state, local } = lineage;
+      const source = localPages(local);
+      const base = state === null ? null : { source, roots: state.roots, walkedAt: state.walkedAt };
+      const old = options.selfContained ? null : base;
+      data = new DataSide({ options, lineage, plan: this.#plan, tally: this.#tally, old });
+      const comparison = new Comparison({
+        base,
+        plan: this.#plan,
+        nextInode: state?.nextInode ?? 2,
+        version: lineage.slot.sequence,
+        fromNothing: options.selfContained ?? false,
+        events: {
+          problem: (kind, path, error) => this.#tally.problem({ kind, path, message: describe(error) }),
+          skipped: (path, reason) => this.#tally.skip(path, reason),
+          classified: (folder, name, what) => this.#tally.classified(folder.path, name, what),
+        },
+      });
+      this.#tally.phase('walk');
+      const walker = walk({
+        sources,
+        selection: selected,
+        excludeCaches: options.excludeCaches ?? false,
+        oneFileSystem: options.oneFileSystem ?? false,
+        untouchable: ownFolders(options),
+        handler: comparison,
+      });
+      await this.#walk(walker, { comparison, data });
+      const found: Found = { comparison, data, committed: null };
+      if (options.dryRun) {
+        this.#classifyUnread();
+        return this.#report(lineage, found);
+      }
+      this.#tally.phase('store');
+      await data.finish();
+      checkSignal(signal);
+      found.committed = await this.#commit(lineage, { ...found, sources: sources.paths, old, source });
+      this.#tally.phase('done');
+      return this.#report(lineage, found);
+    } catch (error) {
+      await data?.abort();
+      if (error instanceof StateDamaged) await lineage.local.destroy();
+      // Whichever part noticed the signal first: one message for all.
+      if (error instanceof RozenError && error.code === 'interrupted') checkSignal(signal);
+      throw error;
+    } finally {
+      await data?.close();
+      await lineage.close();
+    }
+  }
+
+  /** Walks to the end; the data side reads meanwhile. */
+  async #walk(
+    walker: Generator<void>,
+    { comparison, data }: { comparison: Comparison; data: DataSide },
+  ): Promise<void> {
+    const { dryRun, signal } = this.#options;
+    const spooled = data.hasSpool;
+    try {
+      for (;;) {
+        const over = this.#walkOn(walker, comparison);
+        checkSignal(signal);
+        if (!dryRun && (spooled || this.#plan.reading.length > 0)) data.pump();
+        if (over) break;
+        await breathe();
+      }
+    } finally {
+      walker.return(undefined);
+    }
+    comparison.finish();
+    this.#tally.progress.totalsKnown = true;
+  }
+
+  /** What a dry run can say of files without reading them. */
+  #classifyUnread(): void {
+    const { records, names, folders, reading } = this.#plan;
+    for (const record of reading) {
+      const at = records.get(record, FIELD.nameAt);
+      const name = names.arena.string(at, records.get(record, FIELD.nameLength));
+      this.#tally.classified(folders[records.get(record, FIELD.folder)]!, name, {
+        class: records.is(record, STATE.fresh) ? 'new' : 'changed',
+        mode: records.get(record, FIELD.mode),
+        size: records.get(record, FIELD.size),
+      });
+    }
+  }
+
+  /** A slice of the walk; true when it is over. */
+  #walkOn(walker: Generator<void>, comparison: Comparison): boolean {
+    const until = performance.now() + SLICE_MS;
+    let over: boolean;
+    do over = walker.next().done === true;
+    while (!over && performance.now() < until);
+    const { progress } = this.#tally;
+    progress.entriesSeen = comparison.entriesSeen;
+    progress.filesTotal = this.#plan.reading.length;
+    progress.bytesTotal = comparison.readingBytes;
+    this.#tally.tick();
+    return over;
+  }
+
+  async #commit(
+    lineage: Lineage,
+    run: Found & { sources: Buffer[]; old: OldTrees | null; source: PageSource },
+  ): Promise<Committed | null> {
+    const { repository, force, selfContained, signal } = this.#options;
+    const { slot, state, local } = lineage;
+    const walkedAt = this.#walkedAt;
+    const time = { timeSec: Math.floor(walkedAt / 1000), timeNs: (walkedAt % 1000) * 1e6 };
+    if (state !== null && !force && !selfContained && this.#plan.empty) {
+      this.#tally.phase('commit');
+      await repository.commit({ kind: 'unchanged', slot, ...time });
+      local.confirm({ ...state, walkedAt });
+      return null;
+    }
+    this.#tally.phase('trees');
+    const { data, comparison } = run;
+    return commitSnapshot({
+      repository,
+      lineage,
+      source: run.source,
+      old: run.old,
+      plan: this.#plan,
+      rows: data.rows,
+      facts: (number) => data.facts(number),
+      nextInode: comparison.nextInode,
+      walkedAt,
+      ...time,
+      body: {
+        set: this.#options.set,
+        mode: this.#options.mode,
+        host: this.#options.host ?? '',
+        user: this.#options.user ?? '',
+        paths: run.sources,
+        tags: [...(this.#options.tags ?? [])],
+        stats: {
+          files: comparison.totalFiles,
+          bytes: comparison.totalBytes,
+          bytesRead: data.bytesRead,
+          bytesNew: data.bytesNew,
+          problems: this.#tally.progress.problems,
+        },
+      },
+      signal,
+      onCommit: () => this.#tally.phase('commit'),
+    });
+  }
+
+  #report(lineage: Lineage, { comparison, data, committed }: Found): BackupReport {
+    const dryRun = this.#options.dryRun ?? false;
+    let bytesStored = committed?.record.tree.size ?? 0;
+    for (const { archive } of data.archives) bytesStored += archive.size + (archive.hotIndex?.length ?? 0);
+    return {
+      set: this.#options.set,
+      mode: this.#options.mode,
+      snapshotId: committed?.record.id.toString('hex') ?? null,
+      sequence: committed?.record.sequence ?? null,
+      parentId: lineage.state?.snapshotId.toString('hex') ?? null,
+      unchanged: committed === null && !dryRun,
+      dryRun,
+      startedAt: this.#startedAt,
+      finishedAt: Date.now(),
+      classes: this.#tally.classes,
+      totalFiles: comparison.totalFiles,
+      totalBytes: comparison.totalBytes,
+      bytesRead: dryRun ? comparison.readingBytes : data.bytesRead,
+      bytesNew: data.bytesNew,
+      bytesStored,
+      archives: data.archives.length,
+      stateNotice: lineage.notice,
+      skipped: this.#tally.skipped,
+      problems: this.#tally.problems,
+    };
+  }
+}
+
+function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal?.aborted !== true) return;
+  throw new RozenError('interrupted', 'the backup was interrupted', {
+    hint: 'run it again: it goes on where it stopped',
+  });
+}
+
+/** Folders that would grow while they are read: the repository, and Rozen's state for it. */
+function ownFolders(options: BackupOptions): Untouchable[] {
+  const places: Untouchable[] = [];
+  const add = (path: string, reason: string): void => {
+    try {
+      const { dev, ino } = lstat(path);
+      places.push({ dev, ino, reason });
+    } catch {
+      // It is not there: nothing to keep out of.
+    }
+  };
+  const genesis = options.repository.store.localPath(GENESIS_NAME);
+  if (genesis !== null) add(dirname(genesis), 'the repository itself');
+  add(options.stateDir, "Rozen's own state");
+  return places;
+}

@@ -1,0 +1,252 @@
+/** Between the plan and the data side: hands files over, and writes down in the plan what became of them. */
+import { closeSync } from 'node:fs';
+import { Cursor } from '../../archive/tree/read.ts';
+import { EXTENT, INODE_FLAGS, TREES } from '../../archive/tree/schema.ts';
+import { descriptorPath, joinName, openFolder } from '../../posix/folder.ts';
+import { emptyStat, lstat, type Stat } from '../../posix/stat.ts';
+import { type DataStore, type FileToStore, HOLE, type StoredFile } from '../data/types.ts';
+import type { ArchiveRows } from './archive-rows.ts';
+import type { OldTrees } from './mutations.ts';
+import { FIELD, type Plan, STATE } from './plan.ts';
+import { describe, type Tally } from './tally.ts';
+import { S_IFMT, S_IFREG } from './walk.ts';
+
+const MAX_PATH = 4095;
+
+export interface FeedOptions {
+  plan: Plan;
+  tally: Tally;
+  writer: DataStore;
+  rows: ArchiveRows;
+  /** The trees to compare contents with; null when they begin empty. */
+  old: OldTrees | null;
+  /** Version of new contents. */
+  version: number;
+}
+
+export class Feed {
+  bytesRead = 0;
+  bytesNew = 0;
+  readonly #options: FeedOptions;
+  readonly #oldExtents: Cursor | null;
+  readonly #stat: Stat = emptyStat();
+  /** Place in `plan.reading` of the next file. */
+  #next = 0;
+  #answered = 0;
+  #failure: unknown = null;
+  #wake: (() => void) | null = null;
+
+  constructor(options: FeedOptions) {
+    const { old } = options;
+    this.#options = options;
+    this.#oldExtents = old === null ? null : new Cursor(old.source, TREES.extents, old.roots.extents);
+  }
+
+  /** Hands over as many files as the data side takes without waiting. */
+  pump(): void {
+    this.#check();
+    const { plan, writer } = this.#options;
+    while (this.#next < plan.reading.length && !writer.full) this.#add(this.#next++);
+  }
+
+  /** Hands over all the rest and waits until everything is answered. The walk must be over. */
+  async drain(): Promise<void> {
+    const { plan, writer } = this.#options;
+    while (this.#next < plan.reading.length) {
+      if (writer.full) await writer.ready();
+      this.pump();
+    }
+    writer.flush();
+    while (this.#answered < plan.reading.length) {
+      this.#check();
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  #add(place: number): void {
+    const { plan, tally, writer } = this.#options;
+    const record = plan.reading[place]!;
+    const { records } = plan;
+    const name = plan.names.arena.string(records.get(record, FIELD.nameAt), records.get(record, FIELD.nameLength));
+    const folder = plan.folders[records.get(record, FIELD.folder)]!;
+    const size = records.get(record, FIELD.size);
+    const file: FileToStore = {
+      path: joinName(folder, name),
+      folder,
+      name: Buffer.from(name, 'latin1'),
+      size,
+      dev: records.get(record, FIELD.sourceDev),
+      ino: records.get(record, FIELD.sourceIno),
+      mtimeSec: records.get(record, FIELD.mtimeSec),
+      mtimeNs: records.get(record, FIELD.mtimeNs),
+      sparse: records.get(record, FIELD.blocks) * 512 < size,
+    };
+    const path = file.path;
+    tally.progress.current = path;
+    let fd = -1;
+    if (path.length > MAX_PATH) {
+      try {
+        fd = openFolder(folder);
+        file.path = joinName(descriptorPath(fd), name);
+      } catch (error) {
+        this.#answered++;
+        this.#lost(record, path, { kind: 'unreadable', message: describe(error) });
+        return;
+      }
+    }
+    writer.add(file).then(
+      (stored) => {
+        try {
+          this.#take(record, file, { stored, path });
+        } catch (error) {
+          this.#failure ??= error;
+        }
+        this.#settle(fd);
+      },
+      (error) => {
+        this.#failure ??= error;
+        this.#settle(fd);
+      },
+    );
+  }
+
+  #settle(fd: number): void {
+    if (fd >= 0) closeSync(fd);
+    this.#answered++;
+    const { progress } = this.#options.tally;
+    progress.filesDone++;
+    if (this.#failure === null && this.#answered < this.#options.plan.reading.length) return;
+    this.#wake?.();
+    this.#wake = null;
+  }
+
+  #take(record: number, file: FileToStore, answer: { stored: StoredFile; path: Buffer }): void {
+    const { plan, tally } = this.#options;
+    const { stored, path } = answer;
+    tally.progress.bytesDone += file.size;
+    if (stored.status === 'vanished' || stored.status === 'unreadable') {
+      const message = stored.status === 'vanished' ? 'it is gone' : (stored.error ?? 'it cannot be read');
+      this.#lost(record, path, { kind: stored.status, message });
+      return;
+    }
+    this.bytesRead += stored.size;
+    this.bytesNew += stored.newBytes;
+    if (stored.status === 'changed') {
+      tally.problem({ kind: 'changed', path, message: 'it changed while it was read; the last reading is kept' });
+      plan.records.addFlags(record, INODE_FLAGS.incomplete);
+    }
+    if (stored.restat || stored.status === 'changed') this.#restat(record, file.path, stored);
+    const isFresh = plan.records.is(record, STATE.fresh);
+    if (!isFresh && this.#options.old !== null && this.#sameContent(record, stored))
+      this.#keepContent(record, file, stored);
+    else this.#newContent(record, file, { stored, isFresh });
+  }
+
+  #keepContent(record: number, file: FileToStore, stored: StoredFile): void {
+    const { plan } = this.#options;
+    const { records } = plan;
+    const cursor = this.#oldExtents!;
+    records.set(record, FIELD.version, cursor.page!.num(EXTENT.version, cursor.index));
+    if (stored.extents.some((extent) => extent.archive === HOLE)) records.addFlags(record, INODE_FLAGS.holes);
+    if (stored.status === 'changed') records.mark(record, STATE.put);
+    const changed = records.is(record, STATE.differs) || stored.status === 'changed';
+    this.#classify(record, file, records.is(record, STATE.moved) ? 'moved' : changed ? 'metadata' : 'unchanged');
+  }
+
+  #newContent(record: number, file: FileToStore, answer: { stored: StoredFile; isFresh: boolean }): void {
+    const { plan, rows, version, old } = this.#options;
+    const { records, extents } = plan;
+    const { stored, isFresh } = answer;
+    records.set(record, FIELD.extents, extents.count);
+    records.set(record, FIELD.extentCount, stored.extents.length);
+    for (const { offset, length, archive, streamOffset } of stored.extents) {
+      const isHole = archive === HOLE;
+      if (isHole) records.addFlags(record, INODE_FLAGS.holes);
+      extents.add({ offset, length, row: isHole ? 0 : rows.rowOf(archive), streamOffset: isHole ? 0 : streamOffset });
+    }
+    // With empty trees to begin with, unchanged content is stored again under the version that it has.
+    if (old !== null) records.set(record, FIELD.version, version);
+    records.mark(record, STATE.put | STATE.content);
+    const kept = old === null && !isFresh && records.get(record, FIELD.version) !== version;
+    const unchanged = records.is(record, STATE.moved)
+      ? 'moved'
+      : records.is(record, STATE.differs)
+        ? 'metadata'
+        : 'unchanged';
+    this.#classify(record, file, isFresh ? 'new' : kept ? unchanged : 'changed');
+  }
+
+  #classify(record: number, file: FileToStore, what: 'new' | 'changed' | 'metadata' | 'moved' | 'unchanged'): void {
+    const { records } = this.#options.plan;
+    const mode = records.get(record, FIELD.mode);
+    const size = records.get(record, FIELD.size);
+    this.#options.tally.classified(file.folder, file.name.toString('latin1'), { class: what, mode, size });
+  }
+
+  /** New entries are left out; known ones stay as the snapshot before has them. */
+  #lost(record: number, path: Buffer, problem: { kind: 'unreadable' | 'vanished'; message: string }): void {
+    const { plan, tally, old } = this.#options;
+    const { records } = plan;
+    if (old === null || records.is(record, STATE.fresh)) records.mark(record, STATE.dropped);
+    else records.set(record, FIELD.state, records.get(record, FIELD.state) & ~STATE.put);
+    tally.problem({ ...problem, path });
+  }
+
+  /** The file is not what the walk saw: the row gets attributes that belong to the content that was read. */
+  #restat(record: number, path: Buffer, stored: StoredFile): void {
+    const { records } = this.#options.plan;
+    const stat = this.#stat;
+    records.mark(record, STATE.put | STATE.differs);
+    try {
+      lstat(path, stat);
+    } catch {
+      stat.mode = 0;
+    }
+    const isIt =
+      (stat.mode & S_IFMT) === S_IFREG &&
+      stat.size === stored.size &&
+      stat.mtimeSec === stored.mtimeSec &&
+      stat.mtimeNs === stored.mtimeNs;
+    if (isIt) {
+      records.fill(record, stat);
+      return;
+    }
+    // It has changed once more: the next run sees that by its ctime and reads it again.
+    records.set(record, FIELD.size, stored.size);
+    records.set(record, FIELD.mtimeSec, stored.mtimeSec);
+    records.set(record, FIELD.mtimeNs, stored.mtimeNs);
+  }
+
+  /** True when the old row's extents are just these; the cursor then stands on the first of them. */
+  #sameContent(record: number, stored: StoredFile): boolean {
+    const { plan, rows } = this.#options;
+    const cursor = this.#oldExtents!;
+    const inode = plan.records.get(record, FIELD.inode);
+    const { extents } = stored;
+    if (extents.length === 0 || !cursor.seek(inode)) return false;
+    const first = cursor.rank;
+    for (const [i, extent] of extents.entries()) {
+      const page = cursor.page;
+      if (page === null || page.num(EXTENT.inode, cursor.index) !== inode) return false;
+      const isHole = extent.archive === HOLE;
+      if (
+        page.num(EXTENT.offset, cursor.index) !== extent.offset ||
+        page.num(EXTENT.length, cursor.index) !== extent.length ||
+        page.num(EXTENT.row, cursor.index) !== (isHole ? 0 : (rows.knownRow(extent.archive) ?? -1)) ||
+        page.num(EXTENT.streamOffset, cursor.index) !== (isHole ? 0 : extent.streamOffset)
+      ) {
+        return false;
+      }
+      if (i < extents.length - 1) cursor.next();
+    }
+    const more = cursor.next() && cursor.page!.num(EXTENT.inode, cursor.index) === inode;
+    return !more && cursor.seekRank(first);
+  }
+}

@@ -1,0 +1,128 @@
+/** A set on this machine: its lock, its place in the store, and local state that agrees with it. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { RozenError } from '../../errors.ts';
+import { lockFile } from '../../posix/lock.ts';
+import type { Repository, SnapshotSlot } from '../../repository/repository.ts';
+import { type LineageState, LocalState, StateDamaged } from './local-state.ts';
+import { readBack } from './read-back.ts';
+
+export interface Lineage {
+  slot: SnapshotSlot;
+  generation: number;
+  local: LocalState;
+  /** The snapshot to compare with; null when the lineage begins. */
+  state: LineageState | null;
+  /** For people: why local state was not used. Null when it was, and in the first run. */
+  notice: string | null;
+  /** Folder of this set on this machine, for the spool and the tree archive that is being written. */
+  folder: string;
+  /** Closes the state and gives the lock back. */
+  close(): Promise<void>;
+}
+
+export interface LineageOptions {
+  repository: Repository;
+  stateDir: string;
+  set: string;
+  /** Wait for another run of this set. */
+  wait: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+/** A week: whoever waits for a lock wants to wait. */
+const LOCK_WAIT = 7 * 24 * 3600 * 1000;
+
+/**
+ * Takes the lock of the set and brings local state and store together, always by what the store says. Throws 'locked',
+ * and whatever the repository's own checks throw ('untrusted' when the store was rolled back).
+ */
+export async function openLineage(options: LineageOptions): Promise<Lineage> {
+  const { repository, stateDir, set } = options;
+  const folder = join(stateDir, 'sets', repository.lineageTag(set));
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const release = await lockSet(folder, options);
+  try {
+    const local = LocalState.open(join(folder, 'state'));
+    try {
+      const agreed = await agree(options, local);
+      const close = async () => {
+        await local.close();
+        release();
+      };
+      return { ...agreed, local, folder, close };
+    } catch (error) {
+      if (error instanceof StateDamaged) await local.destroy();
+      else await local.close();
+      throw error;
+    }
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+async function lockSet(folder: string, { set, wait, signal }: LineageOptions): Promise<() => void> {
+  try {
+    return await lockFile(join(folder, 'lock'), { wait: wait ? LOCK_WAIT : 0, signal });
+  } catch (error) {
+    if (!(error instanceof RozenError) || error.code !== 'locked') throw error;
+    throw new RozenError('locked', `set '${set}' is being backed up: ${error.message}`, {
+      hint: 'let it end, or add --wait',
+      cause: error,
+      retryable: true,
+    });
+  }
+}
+
+type Agreed = Pick<Lineage, 'slot' | 'generation' | 'state' | 'notice'>;
+
+async function agree({ repository, set, signal }: LineageOptions, local: LocalState): Promise<Agreed> {
+  const state = local.read();
+  const pending = local.readPending();
+  for (const candidate of [pending, state]) {
+    if (candidate === null) continue;
+    const slot = await repository.nextSlot(set, candidate.generation);
+    if (!slot.base?.id.equals(candidate.snapshotId)) continue;
+    if (candidate === pending) local.fold(pending);
+    local.dropFrom(candidate.nextRow);
+    return { slot, generation: candidate.generation, state: candidate, notice: null };
+  }
+  local.clear();
+  const newest = await newestGeneration(repository, set);
+  if (newest.slot.base === null) {
+    return { ...newest, state: null, notice: state === null ? null : 'the snapshots that it stood on are gone' };
+  }
+  const why = state === null ? 'it was lost' : 'the newest snapshot in the store is not the one it stands on';
+  if (await canRead(repository)) {
+    const read = await readBack({ repository, record: newest.slot.base, generation: newest.generation, local, signal });
+    return { ...newest, state: read, notice: `${why}; it was read back from the store` };
+  }
+  const generation = newest.generation + 1;
+  const slot = await repository.nextSlot(set, generation);
+  return { slot, generation, state: null, notice: `${why}; without an identity all metadata is written again` };
+}
+
+async function newestGeneration(
+  repository: Repository,
+  set: string,
+): Promise<{ slot: SnapshotSlot; generation: number }> {
+  let generation = 0;
+  let slot = await repository.nextSlot(set, 0);
+  for (;;) {
+    const next = await repository.nextSlot(set, generation + 1);
+    if (next.base === null) return { slot, generation };
+    slot = next;
+    generation++;
+  }
+}
+
+/** A backup must not fail because nobody is there to type a passphrase: it can do without. */
+async function canRead(repository: Repository): Promise<boolean> {
+  try {
+    return await repository.unlock();
+  } catch (error) {
+    if (error instanceof RozenError && error.code === 'no-key') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,258 @@
+/**
+ * The walk over the source: which folders and entries there are, in the order in which a snapshot numbers them. A
+ * folder's entries come together, names ascending; then its sub-folders, each with all that lies below it. What the
+ * entries mean is the handler's business.
+ */
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { ENOENT } from '../../posix/errno.ts';
+import { descriptorPath, joinName, listFolder, openFolder, statName } from '../../posix/folder.ts';
+import { PosixError } from '../../posix/libc.ts';
+import { emptyStat, type Stat } from '../../posix/stat.ts';
+import type { Selection } from './select.ts';
+import { insidePath, type SourceNode, type Sources, sourceStat } from './sources.ts';
+
+export const S_IFMT = 0o170000;
+export const S_IFDIR = 0o040000;
+export const S_IFREG = 0o100000;
+export const S_IFLNK = 0o120000;
+export const S_IFSOCK = 0o140000;
+
+/** Longest path that every system call takes. */
+const MAX_PATH = 4095;
+/** The walk lets others run after this many entries. */
+const BREATH = 512;
+const CACHE_TAG = 'CACHEDIR.TAG';
+const CACHE_SIGNATURE = Buffer.from('Signature: 8a477f597d28d172789f06886806bc55');
+
+/** A folder whose entries are being walked. */
+export interface Folder {
+  readonly path: Buffer;
+  /** The path as a byte string. */
+  readonly text: string;
+  /** Number in the snapshot, as the handler gave it. */
+  readonly inode: number;
+  readonly dev: number;
+  /** Open while its entries are walked; -1 for folders of which only named entries are taken. */
+  fd: number;
+}
+
+export interface WalkHandler {
+  /** The root folder of the snapshot. Answers its inode number. */
+  top(path: Buffer, stat: Stat): number;
+  /** The entries of this folder come next. Not called for folders that cannot be listed. */
+  enter(folder: Folder): void;
+  /** One entry; `stat` is filled anew for each. Answers the inode number of a folder that is to be entered, else 0. */
+  entry(folder: Folder, name: string, stat: Stat): number;
+  leave(folder: Folder): void;
+  /** The attributes of this entry cannot be had. Between `enter` and `leave`, in order. */
+  unreadableEntry(folder: Folder, name: string, error: Error): void;
+  /** This folder cannot be listed. */
+  unreadableFolder(folder: Folder, error: Error): void;
+  skipped(path: Buffer, reason: string): void;
+}
+
+/** A folder that is never entered: Rozen's own. */
+export interface Untouchable {
+  dev: number;
+  ino: number;
+  reason: string;
+}
+
+export interface WalkOptions {
+  sources: Sources;
+  selection: Selection;
+  excludeCaches?: boolean;
+  oneFileSystem?: boolean;
+  untouchable?: readonly Untouchable[];
+  handler: WalkHandler;
+}
+
+/** A folder whose sub-folders wait. */
+interface Frame {
+  folder: Folder;
+  /** Null: everything is taken. */
+  children: Map<string, SourceNode> | null;
+  names: string[];
+  inodes: number[];
+  devs: number[];
+  /** Not to be listed (another file system, Rozen's own), sparse. */
+  closed: Set<number> | null;
+  next: number;
+}
+
+/**
+ * Walks everything; a step of the generator is at most 512 entries. Never throws for what the source does: that goes to
+ * the handler. Closing the generator early closes its descriptor.
+ */
+export function* walk(options: WalkOptions): Generator<void, void, undefined> {
+  const { sources, handler } = options;
+  const stat = sourceStat(sources.top);
+  const top: Folder = {
+    path: sources.top,
+    text: sources.top.toString('latin1'),
+    inode: handler.top(sources.top, stat),
+    dev: stat.dev,
+    fd: -1,
+  };
+  const frames: Frame[] = [];
+  const list = function* (folder: Folder, node: SourceNode | undefined, source: boolean): Generator<void, void> {
+    const frame = newFrame(folder, node?.children ?? null);
+    yield* entries(options, frame, source);
+    if (frame.names.length > 0) frames.push(frame);
+  };
+  yield* list(top, sources.node, sources.node.children === null);
+  while (frames.length > 0) {
+    const frame = frames[frames.length - 1]!;
+    const at = frame.next++;
+    if (at >= frame.names.length) {
+      frames.pop();
+      continue;
+    }
+    const name = frame.names[at]!;
+    const path = joinName(frame.folder.path, name);
+    const folder: Folder = {
+      path,
+      text: path.toString('latin1'),
+      inode: frame.inodes[at]!,
+      dev: frame.devs[at]!,
+      fd: -1,
+    };
+    if (frame.closed?.has(at)) {
+      handler.enter(folder);
+      handler.leave(folder);
+      continue;
+    }
+    const node = frame.children?.get(name);
+    yield* list(folder, node, node !== undefined && node.children === null);
+  }
+}
+
+/** A path of an entry that system calls take: that of its open folder where the absolute one is too long. */
+export function reachable(folder: Folder, name: string): Buffer {
+  if (folder.path.length + 1 + name.length > MAX_PATH && folder.fd >= 0)
+    return joinName(descriptorPath(folder.fd), name);
+  return joinName(folder.path, name);
+}
+
+function newFrame(folder: Folder, children: Map<string, SourceNode> | null): Frame {
+  return { folder, children, names: [], inodes: [], devs: [], closed: null, next: 0 };
+}
+
+function* entries(options: WalkOptions, frame: Frame, source: boolean): Generator<void, void> {
+  const { handler } = options;
+  const { folder } = frame;
+  let names: string[];
+  try {
+    if (frame.children === null) {
+      folder.fd = openFolder(source ? insidePath(folder.path) : folder.path);
+      names = listFolder(folder.fd, folder.path);
+      if (options.excludeCaches && names.includes(CACHE_TAG) && isCache(folder)) names = [CACHE_TAG];
+    } else {
+      names = [...frame.children.keys()].sort();
+    }
+  } catch (error) {
+    close(folder);
+    handler.unreadableFolder(folder, error as Error);
+    return;
+  }
+  try {
+    handler.enter(folder);
+    const stat = emptyStat();
+    for (let i = 0; i < names.length; i++) {
+      entry(options, frame, names[i]!, stat);
+      if (i % BREATH === BREATH - 1) yield;
+    }
+    handler.leave(folder);
+  } finally {
+    close(folder);
+  }
+  yield;
+}
+
+function entry(options: WalkOptions, frame: Frame, name: string, stat: Stat): void {
+  const { handler } = options;
+  const { folder, children } = frame;
+  if (children !== null) {
+    try {
+      sourceStat(joinName(folder.path, name), stat);
+    } catch (error) {
+      handler.unreadableEntry(folder, name, error as Error);
+      return;
+    }
+  } else {
+    const errno = statName(folder.fd, folder.path, name, stat);
+    // Gone between listing and looking: as if it had gone a moment earlier.
+    if (errno === ENOENT) return;
+    if (errno !== 0) {
+      handler.unreadableEntry(folder, name, new PosixError(errno, 'lstat', joinName(folder.path, name)));
+      return;
+    }
+    if (options.selection.excludes(folder.text, name, (stat.mode & S_IFMT) === S_IFDIR)) return;
+  }
+  const { dev, ino } = stat;
+  const isFolder = (stat.mode & S_IFMT) === S_IFDIR;
+  const inode = handler.entry(folder, name, stat);
+  if (!isFolder || inode === 0) return;
+  if (children === null && staysClosed(options, folder, { name, dev, ino })) {
+    frame.closed ??= new Set();
+    frame.closed.add(frame.names.length);
+  }
+  frame.names.push(name);
+  frame.inodes.push(inode);
+  frame.devs.push(dev);
+}
+
+function staysClosed(options: WalkOptions, folder: Folder, it: { name: string; dev: number; ino: number }): boolean {
+  for (const place of options.untouchable ?? []) {
+    if (place.ino !== it.ino || place.dev !== it.dev) continue;
+    options.handler.skipped(joinName(folder.path, it.name), place.reason);
+    return true;
+  }
+  if (it.dev === folder.dev) return false;
+  if (options.oneFileSystem) return true;
+  if (!rozenMounts().has(it.dev)) return false;
+  options.handler.skipped(joinName(folder.path, it.name), 'a mounted repository');
+  return true;
+}
+
+/** Device numbers of mounted repositories, so that a backup never walks into one. */
+let mounts: Set<number> | undefined;
+
+function rozenMounts(): Set<number> {
+  if (mounts !== undefined) return mounts;
+  mounts = new Set();
+  try {
+    for (const line of readFileSync('/proc/self/mountinfo', 'latin1').split('\n')) {
+      if (!/ - fuse\.rozen /.test(line)) continue;
+      const [, major, minor] = /^\d+ \d+ (\d+):(\d+) /.exec(line) ?? [];
+      if (minor === undefined) continue;
+      const low = Number(minor);
+      mounts.add(((low & 0xff) | ((Number(major) & 0xfff) << 8) | ((low & ~0xff) << 12)) >>> 0);
+    }
+  } catch {
+    // Not Linux, or no /proc: nothing to know.
+  }
+  return mounts;
+}
+
+function isCache(folder: Folder): boolean {
+  let fd: number;
+  try {
+    fd = openSync(reachable(folder, CACHE_TAG), 'r');
+  } catch {
+    return false;
+  }
+  try {
+    const head = Buffer.alloc(CACHE_SIGNATURE.length);
+    return readSync(fd, head, 0, head.length, 0) === head.length && head.equals(CACHE_SIGNATURE);
+  } catch {
+    return false;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function close(folder: Folder): void {
+  if (folder.fd >= 0) closeSync(folder.fd);
+  folder.fd = -1;
+}

@@ -1,0 +1,30 @@
+/** The report of a restore, and problems in words. */
+import { RozenError } from '../../errors.ts';
+import { Occupied } from './occupied.ts';
+import type { RestoreCounts, RestoreOptions, RestoreProblem, RestoreReport } from './types.ts';
+
+export function emptyReport({ place, target, dryRun = false, verify = false }: RestoreOptions): RestoreReport {
+  const counts = (): RestoreCounts => ({ files: 0, folders: 0, others: 0 });
+  return {
+    snapshotId: place.snapshot.id,
+    set: place.snapshot.set,
+    target,
+    dryRun,
+    verified: verify && !dryRun,
+    startedAt: Date.now(),
+    finishedAt: 0,
+    classes: { new: counts(), replaced: counts(), kept: counts() },
+    bytesRestored: 0,
+    bytesKept: 0,
+    notices: [],
+    problems: [],
+  };
+}
+
+/** A problem as people read it. */
+export function describe(error: unknown): Pick<RestoreProblem, 'kind' | 'message'> {
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof Occupied) return { kind: 'occupied', message };
+  const damaged = error instanceof RozenError && (error.code === 'corrupt' || error.code === 'untrusted');
+  return { kind: damaged ? 'corrupt' : 'failed', message };
+}

@@ -1,0 +1,35 @@
+/** The thread behind `BlockPool`. Synchronous: it has nothing else to do. */
+import { closeSync, openSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import type { RunAnswer, RunJob } from './block-pool.ts';
+import { memoryReader } from './block-pool.ts';
+import { checkRun } from './blocks.ts';
+import { readRange, translate } from './object-file.ts';
+
+const port = parentPort!;
+let open: { path: string; fd: number } | null = null;
+
+function fileOf(path: string, object: string): number {
+  if (open?.path === path) return open.fd;
+  if (open !== null) closeSync(open.fd);
+  open = null;
+  const fd = translate(object, () => openSync(path, 'r'));
+  open = { path, fd };
+  return fd;
+}
+
+port.on('message', (job: RunJob) => {
+  let answer: RunAnswer;
+  try {
+    const { run, path, bytes } = job;
+    const read =
+      path === null
+        ? memoryReader(bytes!, run.offsets[0]!, run.object)
+        : (offset: number, length: number) =>
+            translate(run.object, () => readRange(fileOf(path, run.object), offset, length, run.object));
+    answer = { result: checkRun(run, read) };
+  } catch (error) {
+    answer = { error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+  }
+  port.postMessage(answer);
+});

@@ -1,0 +1,137 @@
+/** Local files held against stored content: by chunk ids, which costs no read of a block; by bytes where those are lost. */
+import { closeSync, constants, openSync, readSync } from 'node:fs';
+import type { ChunkTable } from '../../archive/chunk-table.ts';
+import { keyedBlake3 } from '../../archive/crypto/blake3.ts';
+import { HASH_SIZE, MAX_CHUNK } from '../../archive/format.ts';
+import { openChunkTable, parseHotIndex } from '../../archive/reader.ts';
+import { verifyTrailer } from '../../archive/trailer.ts';
+import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { corrupt, RozenError } from '../../errors.ts';
+import { indexName } from '../../repository/names.ts';
+import type { Repository } from '../../repository/repository.ts';
+import type { Attributes } from '../view/attributes.ts';
+import { ContentReader, type Extent, fileExtents } from '../view/content.ts';
+import { lowerBound } from './data-check.ts';
+
+const INDEX_LIMIT = 160 * 1024 * 1024;
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const ZEROS_SIZE = 1024 * 1024;
+
+export interface Difference {
+  from: number;
+  to: number;
+}
+
+type File = Pick<Attributes, 'inode' | 'version' | 'size'>;
+
+export class LocalContent {
+  /** Bytes of local files that were read. */
+  bytes = 0;
+  readonly #repository: Repository;
+  readonly #reader: SnapshotReader;
+  readonly #tables = new Map<number, Promise<ChunkTable | null>>();
+  #buffer: Buffer = Buffer.alloc(0);
+  readonly #zeros = Buffer.alloc(ZEROS_SIZE);
+  #contentIdKey: Buffer = Buffer.alloc(0);
+
+  constructor(repository: Repository, reader: SnapshotReader) {
+    this.#repository = repository;
+    this.#reader = reader;
+  }
+
+  /** The first range in which a local file of the same size differs; null when it does not. `tick` may throw to stop. */
+  async difference(local: Buffer, file: File, tick: () => void): Promise<Difference | null> {
+    this.#contentIdKey = (await this.#repository.loadSecrets()).contentIdKey;
+    const fd = openSync(local, OPEN_FLAGS);
+    try {
+      for (const extent of await fileExtents(this.#reader, file)) {
+        const table = extent.row === 0 ? null : await this.#table(extent.row);
+        let found: Difference | null;
+        if (extent.row === 0) found = this.#zeroDifference(fd, extent, tick);
+        else if (table !== null) found = this.#chunkDifference(fd, extent, table, tick);
+        else return await this.#byteDifference(fd, file, tick);
+        if (found !== null) return found;
+      }
+      return null;
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Null when the file is shorter than it was. */
+  #read(fd: number, offset: number, length: number): Buffer | null {
+    if (this.#buffer.length < length) this.#buffer = Buffer.allocUnsafeSlow(length);
+    for (let done = 0; done < length; ) {
+      const got = readSync(fd, this.#buffer, done, length - done, offset + done);
+      if (got === 0) return null;
+      done += got;
+    }
+    this.bytes += length;
+    return this.#buffer.subarray(0, length);
+  }
+
+  #zeroDifference(fd: number, { offset, length }: Extent, tick: () => void): Difference | null {
+    for (let at = offset; at < offset + length; at += ZEROS_SIZE) {
+      tick();
+      const size = Math.min(ZEROS_SIZE, offset + length - at);
+      if (!this.#read(fd, at, size)?.equals(this.#zeros.subarray(0, size))) return { from: at, to: at + size };
+    }
+    return null;
+  }
+
+  #chunkDifference(fd: number, extent: Extent, table: ChunkTable, tick: () => void): Difference | null {
+    const { offset, length, streamOffset } = extent;
+    let chunk = lowerBound(table.offsets, streamOffset);
+    for (let at = 0; at < length; chunk++) {
+      tick();
+      const size = table.lengths[chunk];
+      if (size === undefined || table.offsets[chunk] !== streamOffset + at || at + size > length || size > MAX_CHUNK)
+        throw corrupt(`the extent at ${offset} is not made of whole chunks`);
+      const bytes = this.#read(fd, offset + at, size);
+      const id = table.ids.subarray(chunk * HASH_SIZE, (chunk + 1) * HASH_SIZE);
+      if (bytes === null || !keyedBlake3(this.#contentIdKey, bytes).equals(id))
+        return { from: offset + at, to: offset + at + size };
+      at += size;
+    }
+    return null;
+  }
+
+  async #byteDifference(fd: number, file: File, tick: () => void): Promise<Difference | null> {
+    let at = 0;
+    for await (const piece of new ContentReader(this.#reader).read(file)) {
+      tick();
+      if (!this.#read(fd, at, piece.length)?.equals(piece)) return { from: at, to: at + piece.length };
+      at += piece.length;
+    }
+    return null;
+  }
+
+  #table(row: number): Promise<ChunkTable | null> {
+    let table = this.#tables.get(row);
+    if (table === undefined) {
+      table = this.#load(row);
+      this.#tables.set(row, table);
+    }
+    return table;
+  }
+
+  /** The chunk table of an archive, after its writer's signature was checked; null when it is lost or damaged. */
+  async #load(row: number): Promise<ChunkTable | null> {
+    const repository = this.#repository;
+    const facts = await this.#reader.archives.facts(row);
+    try {
+      const index = parseHotIndex(await repository.store.get(indexName(facts.id), INDEX_LIMIT));
+      const { headerHash } = index.header;
+      const key = repository.writerPublicKey(index.trailer.writerId);
+      if (
+        !headerHash.equals(facts.headerHash) ||
+        !verifyTrailer(index.trailer, { repositoryId: repository.id, headerHash }, key)
+      )
+        return null;
+      return openChunkTable(index, (await repository.loadSecrets()).indexKey);
+    } catch (error) {
+      if (!(error instanceof RozenError) || (error.code !== 'corrupt' && error.code !== 'not-found')) throw error;
+      return null;
+    }
+  }
+}

@@ -1,0 +1,192 @@
+/** Whether the trees of a snapshot agree with each other and with the archives: names, inodes, extents, attributes. */
+import { BLOCK_SIZE, ROOT_INODE } from '../../archive/format.ts';
+import type { Page } from '../../archive/tree/page.ts';
+import { EXTENT, INODE, INODE_FLAGS, NAME, TREE_NAMES, type TreeName, XATTR } from '../../archive/tree/schema.ts';
+import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { treeName } from '../../repository/names.ts';
+import { InodeSet } from '../backup/inode-set.ts';
+import { S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
+import type { DataArchive } from './archive-check.ts';
+import { lowerBound } from './data-check.ts';
+import type { Findings } from './findings.ts';
+import { RowIds, soundLeaves } from './pages.ts';
+
+/** Of one snapshot; more of them say nothing more. */
+const MAX_PROBLEMS = 100;
+
+export class RowCheck {
+  readonly #findings: Findings;
+  /** By id; null: it cannot be opened, which was told. */
+  readonly #archives: ReadonlyMap<string, DataArchive | null>;
+  readonly #done = new Set<string>();
+
+  constructor(findings: Findings, archives: ReadonlyMap<string, DataArchive | null>) {
+    this.#findings = findings;
+    this.#archives = archives;
+  }
+
+  /** A snapshot all of whose pages are sound. */
+  async snapshot(reader: SnapshotReader): Promise<void> {
+    const key = TREE_NAMES.map((name) => {
+      const { row, offset } = reader.roots[name];
+      return `${reader.archives.get(row)?.handle ?? ''}:${row}:${offset}`;
+    }).join(' ');
+    if (this.#done.has(key)) return;
+    this.#done.add(key);
+    await new SnapshotRows(this.#findings, this.#archives, reader).check();
+  }
+}
+
+/** Rows of a tree in key order, a page at a time; `page` is null at the end. */
+class Rows {
+  page: Page | null = null;
+  index = 0;
+  readonly #leaves: AsyncGenerator<Page, void, undefined>;
+
+  constructor(reader: SnapshotReader, tree: TreeName) {
+    this.#leaves = soundLeaves(reader, tree);
+  }
+
+  /** True when it stands on the next row without reading. */
+  step(): boolean {
+    return this.page !== null && ++this.index < this.page.count;
+  }
+
+  async load(): Promise<void> {
+    this.page = (await this.#leaves.next()).value ?? null;
+    this.index = 0;
+  }
+
+  get inode(): number {
+    return this.page === null ? Number.POSITIVE_INFINITY : this.page.num(0, this.index);
+  }
+}
+
+class SnapshotRows {
+  readonly #findings: Findings;
+  readonly #archives: ReadonlyMap<string, DataArchive | null>;
+  readonly #reader: SnapshotReader;
+  readonly #ids: RowIds;
+  /** Rows that are resolved: null when the archive cannot be opened. */
+  readonly #opened = new Map<number, DataArchive | null>();
+  #problems = 0;
+  /** By d_type: the type bits of the mode. */
+  readonly #types = new Map<number, InodeSet>();
+  readonly #extents: Rows;
+  readonly #xattrs: Rows;
+
+  constructor(findings: Findings, archives: ReadonlyMap<string, DataArchive | null>, reader: SnapshotReader) {
+    this.#findings = findings;
+    this.#archives = archives;
+    this.#reader = reader;
+    this.#ids = new RowIds(reader);
+    this.#extents = new Rows(reader, 'extents');
+    this.#xattrs = new Rows(reader, 'xattrs');
+  }
+
+  async check(): Promise<void> {
+    await this.#extents.load();
+    await this.#xattrs.load();
+    for await (const page of soundLeaves(this.#reader, 'inodes')) {
+      for (let i = 0; i < page.count && this.#problems < MAX_PROBLEMS; i++) await this.#inode(page, i);
+    }
+    if (this.#extents.page !== null && this.#problems < MAX_PROBLEMS)
+      this.#tell(`there are extents of inode ${this.#extents.inode}, which has no row`);
+    for await (const page of soundLeaves(this.#reader, 'names')) {
+      for (let i = 0; i < page.count && this.#problems < MAX_PROBLEMS; i++) this.#name(page, i);
+    }
+  }
+
+  #tell(message: string): void {
+    this.#problems++;
+    const object = treeName(this.#reader.record.tree.id);
+    this.#findings.add({ kind: 'inconsistent', object, message, snapshots: [this.#reader.scope] });
+  }
+
+  async #inode(page: Page, i: number): Promise<void> {
+    const inode = page.num(INODE.inode, i);
+    const mode = page.num(INODE.mode, i);
+    const type = (mode & S_IFMT) >>> 12;
+    let set = this.#types.get(type);
+    if (set === undefined) {
+      set = new InodeSet();
+      this.#types.set(type, set);
+    }
+    set.add(inode);
+    const regular = (mode & S_IFMT) === S_IFREG;
+    if (regular) this.#findings.counts.files++;
+    const size = page.num(INODE.size, i);
+    const version = page.num(INODE.version, i);
+    let covered = 0;
+    const { inode: next } = this.#extents;
+    if (next < inode) this.#tell(`there are extents of inode ${next}, which has no row`);
+    while (this.#extents.inode < inode) if (!this.#extents.step()) await this.#extents.load();
+    let group = -1;
+    let end = 0;
+    while (this.#extents.inode === inode) {
+      const { page: extents, index } = this.#extents;
+      const of = extents!.num(EXTENT.version, index);
+      if (of !== group) {
+        group = of;
+        end = 0;
+      }
+      if (extents!.num(EXTENT.offset, index) !== end)
+        this.#tell(`the extents of inode ${inode} have a gap or overlap at ${end}`);
+      const length = extents!.num(EXTENT.length, index);
+      end = extents!.num(EXTENT.offset, index) + length;
+      if (group === version) covered = end;
+      const row = extents!.num(EXTENT.row, index);
+      if (row !== 0) {
+        const problem = this.#place(
+          this.#opened.has(row) ? this.#opened.get(row)! : await this.#open(row),
+          extents!.num(EXTENT.streamOffset, index),
+          length,
+        );
+        if (problem !== null) this.#tell(`inode ${inode}: its extent at ${end - length} ${problem}`);
+      }
+      if (!this.#extents.step()) await this.#extents.load();
+    }
+    if (regular && covered !== size) this.#tell(`inode ${inode}: its extents end at ${covered}, its size is ${size}`);
+    let attributes = 0;
+    while (this.#xattrs.inode <= inode) {
+      const { page: xattrs, index } = this.#xattrs;
+      if (xattrs!.num(XATTR.inode, index) === inode) attributes++;
+      else this.#tell(`there are attributes of inode ${this.#xattrs.inode}, which has no row`);
+      if (!this.#xattrs.step()) await this.#xattrs.load();
+    }
+    if (attributes > 0 !== ((page.num(INODE.flags, i) & INODE_FLAGS.xattrs) !== 0))
+      this.#tell(`inode ${inode}: it has ${attributes} attributes, but its flags say otherwise`);
+  }
+
+  async #open(row: number): Promise<DataArchive | null> {
+    const id = await this.#ids.get(row);
+    const archive = id === null ? undefined : this.#archives.get(id);
+    if (archive === undefined) this.#tell(`content lies in archive ${row}, which is no data archive of this snapshot`);
+    this.#opened.set(row, archive ?? null);
+    return archive ?? null;
+  }
+
+  /** What is wrong with a place in an archive; null when nothing is, or nobody can tell. */
+  #place(archive: DataArchive | null, start: number, length: number): string | null {
+    if (archive === null) return null;
+    const end = start + length;
+    if (end > archive.blocks.streamLength || Math.ceil(end / BLOCK_SIZE) > archive.blocks.count)
+      return `ends at ${end} in the stream of ${archive.object}, which has ${archive.blocks.streamLength} bytes`;
+    const { chunks } = archive;
+    if (chunks === null) return null;
+    let at = lowerBound(chunks.offsets, start);
+    let reached = start;
+    while (reached < end && at < chunks.count && chunks.offsets[at] === reached) reached += chunks.lengths[at++]!;
+    return reached === end ? null : `is not made of whole chunks of ${archive.object}`;
+  }
+
+  #name(page: Page, i: number): void {
+    const parent = page.num(NAME.parent, i);
+    const inode = page.num(NAME.inode, i);
+    const type = page.num(NAME.type, i);
+    if (!this.#types.get(type)?.has(inode))
+      this.#tell(`a name in folder ${parent} refers to inode ${inode} of another type, or none`);
+    if (!this.#types.get(S_IFDIR >>> 12)?.has(parent) && parent !== ROOT_INODE)
+      this.#tell(`there is a name in folder ${parent}, which has no row`);
+  }
+}

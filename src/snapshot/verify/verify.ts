@@ -1,0 +1,218 @@
+import { KIND_DATA, KIND_TREE } from '../../archive/format.ts';
+import { OpenArchives } from '../../cache/archives.ts';
+import { PageCache } from '../../cache/pages.ts';
+import { openSnapshot, type SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { archiveName, indexName, parseArchiveName, snapshotName, treeName } from '../../repository/names.ts';
+import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
+import { checkDataArchive, checkTreeArchive, type DataArchive, type LostRange } from './archive-check.ts';
+import { BlockPool } from './block-pool.ts';
+import { nameConcerned } from './concern.ts';
+import { checkBlocks } from './data-check.ts';
+import { Findings } from './findings.ts';
+import { KeptKeys } from './kept-keys.ts';
+import { listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
+import { type LostRows, TreeCheck } from './pages.ts';
+import { checkConfigs, checkKeyObjects, checkRecords, isSnapshot } from './records.ts';
+import { RowCheck } from './rows.ts';
+import type { VerifyListener, VerifyReport } from './types.ts';
+
+export interface VerifyOptions {
+  /** Opened to read. */
+  repository: Repository;
+  /** Ids (32 hexadecimal digits) of the snapshots to check; all of them by default. */
+  snapshots?: ReadonlySet<string>;
+  /** Percentage of the blocks to open; 100 for all, 0 (the default) for none. */
+  readData?: number;
+  /** Worker threads; by default all cores, and none for little work. */
+  threads?: number;
+  signal?: AbortSignal;
+}
+
+const PAGE_BYTES = 96 * 1024 * 1024;
+/** Starting threads takes longer than reading this much. */
+const INLINE_BYTES = 24 * 1024 * 1024;
+
+/**
+ * Checks a repository from its genesis to its blocks. Whatever is wrong with it is in the report; thrown are only 'no-key',
+ * 'interrupted' and faults of Rozen itself.
+ */
+export async function verify(options: VerifyOptions, listener: VerifyListener = {}): Promise<VerifyReport> {
+  const { signal, readData = 0 } = options;
+  const findings = new Findings(listener, signal);
+  await new Verification(options, findings).run();
+  return findings.report(readData > 0 ? 'data' : 'structure', readData);
+}
+
+interface OpenedSnapshot {
+  reader: SnapshotReader;
+  lost: LostRows[];
+}
+
+class Verification {
+  readonly #options: VerifyOptions;
+  readonly #repository: Repository;
+  readonly #findings: Findings;
+  readonly #keys: KeptKeys;
+  readonly #trees: TreeCheck;
+  readonly #opened: OpenedSnapshot[] = [];
+  readonly #unopened: { record: SnapshotRecord; error: unknown }[] = [];
+  readonly #ranges = new Map<string, LostRange[]>();
+  readonly #data = new Map<string, DataArchive | null>();
+
+  constructor(options: VerifyOptions, findings: Findings) {
+    this.#options = options;
+    this.#repository = options.repository;
+    this.#findings = findings;
+    this.#keys = new KeptKeys(options.repository);
+    this.#trees = new TreeCheck(findings);
+  }
+
+  async run(): Promise<void> {
+    const findings = this.#findings;
+    const repository = this.#repository;
+    const { store } = repository;
+    findings.phase('records');
+    const { names } = await listObjects(store, findings);
+    const check = { store, findings, names };
+    const config = await checkConfigs(check, repository.genesis);
+    await checkKeyObjects(check, repository.genesis);
+    const records = await checkRecords(check, repository.genesis, config);
+    try {
+      await repository.heads(() => {});
+    } catch (error) {
+      // Only what this machine remembers is new here; the rest was told record by record.
+      if (findings.all.length === 0) findings.caught(error, { object: objectIn(error) });
+    }
+    findings.counts.objects = names.filter((name) => !/^(?:data|index|tree)\//.test(name)).length;
+    const wanted = this.#options.snapshots;
+    const snapshots = records.filter(isSnapshot);
+    const chosen = snapshots.filter((record) => wanted === undefined || wanted.has(record.id.toString('hex')));
+    findings.counts.snapshots = chosen.length;
+
+    const archives = new OpenArchives({ store, keys: this.#keys });
+    try {
+      findings.phase('trees');
+      await this.#walkTrees(chosen, archives);
+      await this.#checkArchives();
+      findings.phase('files');
+      await this.#checkRows();
+    } finally {
+      archives.close();
+      this.#keys.close();
+    }
+    noteStrangers(findings, names);
+    if (wanted === undefined && this.#unopened.length === 0 && records.length === countRecords(names))
+      this.#noteUnreferenced(names);
+    await noteTemporaryFiles(findings, store);
+  }
+
+  async #walkTrees(records: readonly SnapshotRecord[], archives: OpenArchives): Promise<void> {
+    const repository = this.#repository;
+    const pages = new PageCache(PAGE_BYTES);
+    for (const record of records) {
+      const scope = record.id.toString('hex');
+      try {
+        const reader = await openSnapshot({
+          store: repository.store,
+          repository: this.#keys,
+          record,
+          archives,
+          pages,
+        });
+        this.#opened.push({ reader, lost: await this.#trees.snapshot(reader) });
+      } catch (error) {
+        this.#unopened.push({ record, error });
+        this.#trees.refer({ ...record.tree, kind: KIND_TREE }, scope);
+      }
+      try {
+        await repository.openBody(record);
+      } catch (error) {
+        const object = snapshotName(record.tag, record.sequence, record.id);
+        this.#findings.caught(error, { object, snapshots: [scope] });
+      }
+    }
+  }
+
+  async #checkArchives(): Promise<void> {
+    const findings = this.#findings;
+    const { repository, readData = 0, snapshots } = this.#options;
+    const check = { store: repository.store, repository, keys: this.#keys, findings };
+    const all = [...this.#trees.archives.values()];
+    // With chosen snapshots: only what their content lies in.
+    const data = all.filter(
+      ({ kind, id }) => kind === KIND_DATA && (snapshots === undefined || this.#trees.used.has(id.toString('hex'))),
+    );
+    const trees = all.filter(({ kind }) => kind === KIND_TREE);
+    const bytes = (list: typeof all) => list.reduce((sum, { size }) => sum + size, 0);
+    const passes = readData > 0 ? 1 + readData / 100 : 1;
+    findings.phase('archives', bytes(trees) + bytes(data) * passes);
+    for (const facts of trees) await checkTreeArchive(check, facts);
+    for (const { record, error } of this.#unopened) this.#tellUnopened(record, error);
+    const lost = (range: LostRange): void => {
+      const known = this.#ranges.get(range.archive);
+      if (known === undefined) this.#ranges.set(range.archive, [range]);
+      else known.push(range);
+    };
+    let pool: BlockPool | null = null;
+    try {
+      for (const facts of data) {
+        const archive = await checkDataArchive(check, facts, lost);
+        if (readData > 0 && archive !== null) {
+          const threads = this.#options.threads ?? (bytes(data) < INLINE_BYTES ? 0 : undefined);
+          pool ??= new BlockPool(repository.store, threads);
+          const { contentIdKey } = await repository.loadSecrets();
+          await checkBlocks({ pool, findings, contentIdKey, sample: readData, lost }, archive);
+        }
+        // Ids are needed no more, and they are most of a chunk table.
+        if (archive?.chunks) archive.chunks = { ...archive.chunks, ids: Buffer.alloc(0) };
+        this.#data.set(facts.id.toString('hex'), archive);
+      }
+    } finally {
+      await pool?.close();
+    }
+    findings.counts.archives = trees.length + data.length;
+  }
+
+  /** A snapshot that cannot be opened: the damage in its tree archive is known by now. */
+  #tellUnopened(record: SnapshotRecord, error: unknown): void {
+    const findings = this.#findings;
+    const object = treeName(record.tree.id);
+    const id = record.id.toString('hex');
+    if (!findings.has(object)) findings.caught(error, { object });
+    for (const finding of findings.all) {
+      if (finding.object !== object) continue;
+      finding.whole = true;
+      if (!finding.snapshots.includes(id)) finding.snapshots.push(id);
+    }
+  }
+
+  async #checkRows(): Promise<void> {
+    const rows = new RowCheck(this.#findings, this.#data);
+    for (const { reader, lost } of this.#opened) {
+      if (lost.length === 0) await rows.snapshot(reader);
+      if (lost.length > 0 || this.#ranges.size > 0)
+        await nameConcerned(this.#findings, reader, { rows: lost, ranges: this.#ranges });
+    }
+  }
+
+  #noteUnreferenced(names: readonly string[]): void {
+    const referenced = new Set<string>();
+    for (const { kind, id } of this.#trees.archives.values()) {
+      referenced.add(archiveName(kind, id));
+      if (kind === KIND_DATA) referenced.add(indexName(id));
+    }
+    for (const name of names) {
+      if (parseArchiveName(name) !== null && !referenced.has(name))
+        this.#findings.note(`${name}: no snapshot refers to it (an interrupted backup leaves such objects)`);
+    }
+  }
+}
+
+/** The record that an error is about. */
+function objectIn(error: unknown): string {
+  return /snapshots\/[0-9a-f]{32}\/[0-9a-f-]+\.cbor/.exec(String(error))?.[0] ?? 'snapshots';
+}
+
+function countRecords(names: readonly string[]): number {
+  return names.filter((name) => name.startsWith('snapshots/')).length;
+}

@@ -1,0 +1,99 @@
+import { BLOCK_SIZE } from '../../archive/format.ts';
+import { openFrame } from '../../archive/frame.ts';
+import { Cursor } from '../../archive/tree/read.ts';
+import { EXTENT, TREES } from '../../archive/tree/schema.ts';
+import { sealContext } from '../../cache/blocks.ts';
+import { type ArchiveAccess, readFrame } from '../../cache/frames.ts';
+import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { corrupt } from '../../errors.ts';
+import type { Attributes } from './attributes.ts';
+
+/** A piece of a file. `row` 0: a hole. */
+export interface Extent {
+  offset: number;
+  length: number;
+  row: number;
+  streamOffset: number;
+}
+
+const ZEROS = Buffer.alloc(BLOCK_SIZE);
+
+/** The extents of a file's content in order. Throws `corrupt` when they do not cover its size without gap or overlap. */
+export async function fileExtents(
+  reader: SnapshotReader,
+  file: Pick<Attributes, 'inode' | 'version' | 'size'>,
+): Promise<Extent[]> {
+  const { inode, version, size } = file;
+  const extents: Extent[] = [];
+  const cursor = new Cursor(reader.source, TREES.extents, reader.roots.extents);
+  let end = 0;
+  let on = await retrying(reader, () => cursor.seek(inode, version, 0));
+  while (on) {
+    const { page, index } = cursor;
+    if (page === null || page.num(EXTENT.inode, index) !== inode || page.num(EXTENT.version, index) !== version) break;
+    const extent: Extent = {
+      offset: page.num(EXTENT.offset, index),
+      length: page.num(EXTENT.length, index),
+      row: page.num(EXTENT.row, index),
+      streamOffset: page.num(EXTENT.streamOffset, index),
+    };
+    if (extent.offset !== end) throw corrupt(`inode ${inode}: its extents have a gap at ${end}`);
+    end += extent.length;
+    extents.push(extent);
+    on = await retrying(reader, () => cursor.next());
+  }
+  if (end !== size) throw corrupt(`inode ${inode}: its extents end at ${end}, its size is ${size}`);
+  return extents;
+}
+
+/**
+ * Reads file content for a command that goes through files one after another: the last block is kept, so that small
+ * files that lie side by side are decoded once.
+ */
+export class ContentReader {
+  readonly #reader: SnapshotReader;
+  #block: { access: ArchiveAccess; number: number; bytes: Buffer } | null = null;
+
+  constructor(reader: SnapshotReader) {
+    this.#reader = reader;
+  }
+
+  /** The content of a regular file in order, in pieces of at most a block. A piece is valid until the next one is asked for. */
+  async *read(file: Pick<Attributes, 'inode' | 'version' | 'size'>): AsyncGenerator<Buffer, void, undefined> {
+    for (const extent of await fileExtents(this.#reader, file)) {
+      if (extent.row === 0) yield* zeros(extent.length);
+      else yield* this.#range(extent);
+    }
+  }
+
+  async *#range({ row, streamOffset, length }: Extent): AsyncGenerator<Buffer, void, undefined> {
+    const access = await this.#reader.archives.open(row);
+    const end = streamOffset + length;
+    for (let at = streamOffset; at < end; ) {
+      const number = Math.floor(at / BLOCK_SIZE);
+      const start = number * BLOCK_SIZE;
+      const bytes = await this.#decode(access, number);
+      const upTo = Math.min(end - start, BLOCK_SIZE);
+      if (bytes.length < upTo)
+        throw corrupt(`${access.object}: block ${number} ends at ${bytes.length}, content goes on to ${upTo}`);
+      yield bytes.subarray(at - start, upTo);
+      at = start + upTo;
+    }
+  }
+
+  async #decode(access: ArchiveAccess, number: number): Promise<Buffer> {
+    const kept = this.#block;
+    if (kept !== null && kept.access === access && kept.number === number) return kept.bytes;
+    const offset = access.blockOffsets?.[number];
+    const length = access.blockLengths?.[number];
+    if (offset === undefined || length === undefined) throw corrupt(`${access.object}: it has no block ${number}`);
+    const frame = await retrying(this.#reader, () => readFrame(access, offset, length));
+    const bytes = openFrame(sealContext(access), frame, { type: 'DATA', sequence: number + 1 });
+    this.#block = { access, number, bytes };
+    return bytes;
+  }
+}
+
+function* zeros(length: number): Generator<Buffer, void, undefined> {
+  for (let left = length; left > 0; left -= ZEROS.length) yield left >= ZEROS.length ? ZEROS : ZEROS.subarray(0, left);
+}

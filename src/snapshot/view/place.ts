@@ -1,0 +1,99 @@
+import { ROOT_INODE } from '../../archive/format.ts';
+import { Cursor } from '../../archive/tree/read.ts';
+import { NAME, TREES } from '../../archive/tree/schema.ts';
+import { OpenArchives } from '../../cache/archives.ts';
+import { PageCache } from '../../cache/pages.ts';
+import { openSnapshot, retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { RozenError } from '../../errors.ts';
+import type { Repository } from '../../repository/repository.ts';
+import { joinPath, type SnapshotPlace } from '../diff/difference.ts';
+import { type Attributes, InodeLookup } from './attributes.ts';
+import type { SnapshotInfo } from './listing.ts';
+import { splitPath } from './naming.ts';
+
+export interface OpenPlace extends SnapshotPlace {
+  snapshot: SnapshotInfo;
+  attributes: Attributes;
+}
+
+/** Pages of all snapshots that a command has open. */
+const PAGE_BYTES = 96 * 1024 * 1024;
+
+/** Opens snapshots of one repository that share what they have in common: open archives, unwrapped keys, decoded pages. */
+export class SnapshotOpener {
+  readonly #repository: Repository;
+  readonly #archives: OpenArchives;
+  readonly #pages = new PageCache(PAGE_BYTES);
+
+  constructor(repository: Repository) {
+    this.#repository = repository;
+    this.#archives = new OpenArchives({ store: repository.store, keys: repository });
+  }
+
+  open(snapshot: Pick<SnapshotInfo, 'record'>): Promise<SnapshotReader> {
+    const repository = this.#repository;
+    return openSnapshot({
+      store: repository.store,
+      repository,
+      record: snapshot.record,
+      archives: this.#archives,
+      pages: this.#pages,
+    });
+  }
+
+  /** Wipes the archive keys. */
+  close(): void {
+    this.#archives.close();
+  }
+}
+
+/**
+ * Opens a snapshot and finds a path in it. A path is meant as the snapshot shows it; one that begins with the only
+ * folder that was backed up is understood too, because that is where the file lies on the machine.
+ *
+ * @param path bytes, null for the root
+ * @throws `not-found`, naming the first name that is missing
+ */
+export async function openPlace(
+  opener: SnapshotOpener,
+  snapshot: SnapshotInfo,
+  path: Uint8Array | null,
+): Promise<OpenPlace> {
+  const reader = await opener.open(snapshot);
+  const names = path === null ? [] : splitPath(path);
+  let found = await lookup(reader, names);
+  let taken = names;
+  if (typeof found !== 'number') {
+    const [source] = snapshot.paths;
+    const prefix = snapshot.paths.length === 1 && source !== undefined ? splitPath(source) : [];
+    const inside =
+      prefix.length > 0 && prefix.length <= names.length && prefix.every((name, i) => name.equals(names[i] as Buffer));
+    if (inside) {
+      taken = names.slice(prefix.length);
+      const again = await lookup(reader, taken);
+      if (typeof again === 'number') found = again;
+    }
+  }
+  if (typeof found !== 'number') {
+    const where = joinPath(names.slice(0, found.missing + 1)).toString();
+    throw new RozenError('not-found', `snapshot ${snapshot.id.slice(0, 8)} has no ${JSON.stringify(`/${where}`)}`, {
+      hint: `see rozen ls ${snapshot.id.slice(0, 8)}:/${joinPath(names.slice(0, found.missing)).toString()}`,
+    });
+  }
+  const inode = found;
+  const inodes = new InodeLookup(reader);
+  const attributes = await retrying(reader, () => inodes.get(inode));
+  return { reader, sequence: snapshot.sequence, snapshot, inode, path: taken, attributes };
+}
+
+/** The inode, or the number of the name that is missing. */
+async function lookup(reader: SnapshotReader, names: readonly Buffer[]): Promise<number | { missing: number }> {
+  const cursor = new Cursor(reader.source, TREES.names, reader.roots.names);
+  let inode = ROOT_INODE;
+  for (const [i, name] of names.entries()) {
+    const parent = inode;
+    if (!(await retrying(reader, () => cursor.find(parent, name)))) return { missing: i };
+    inode = cursor.page!.num(NAME.inode, cursor.index);
+  }
+  return inode;
+}

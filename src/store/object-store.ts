@@ -1,0 +1,81 @@
+import { corrupt, RozenError } from '../errors.ts';
+
+export interface ObjectInfo {
+  name: string;
+  /** Bytes. */
+  size: number;
+  /** Last change by the store's clock, milliseconds since 1970. */
+  modified: number;
+}
+
+/** `get` refuses larger objects unless the caller allows them: a hostile store must not choose our memory use. */
+export const DEFAULT_GET_LIMIT = 256 * 1024 * 1024;
+
+/**
+ * A flat place for immutable objects. Names are `/`-separated parts of `[A-Za-z0-9._-]`, none of which begins with a dot.
+ * An object appears whole or not at all, is never overwritten, and is durable once `put` or `putFile` has returned.
+ *
+ * Every method rejects with a RozenError: `not-found` (no such object), `exists` (create-only write met one),
+ * `corrupt` (the object is shorter than the range, or larger than the limit), `io` (everything else; `retryable` says
+ * whether the same call may work later), `usage` (illegal name).
+ */
+export interface ObjectStore {
+  /** Path or URL, as shown to people and as remembered in pins. */
+  readonly location: string;
+  /** Makes the place itself (the folder). Only `init` calls it: a vanished disk must not be replaced by an empty folder. */
+  prepare(): Promise<void>;
+  /** The whole object; `corrupt` when it is larger than `limit` bytes. */
+  get(name: string, limit?: number): Promise<Buffer>;
+  /** Exactly `length` bytes, or `corrupt`. */
+  getRange(name: string, offset: number, length: number): Promise<Buffer>;
+  /** The last `length` bytes (all of a smaller object) and the size of the object. */
+  getSuffix(name: string, length: number): Promise<{ bytes: Buffer; size: number }>;
+  /** Creates the object; `exists` when there is one of that name, whatever its bytes. */
+  put(name: string, bytes: Uint8Array): Promise<void>;
+  /**
+   * Creates the object from a local file that nobody writes to any more. May consume the file (afterwards it may be gone
+   * or share its bytes with the object, so the caller only ever removes it, ignoring ENOENT).
+   */
+  putFile(name: string, path: string): Promise<void>;
+  stat(name: string): Promise<{ size: number; modified: number } | null>;
+  /** Objects whose name begins with `prefix`, in byte order of their names, from the first one greater than `after`. Lazy. */
+  list(prefix: string, options?: { after?: string }): AsyncIterable<ObjectInfo>;
+  /** Removes the object; no error when there is none. */
+  delete(name: string): Promise<void>;
+  /** Where the object's bytes lie on this machine, for reading in place; null when they do not. */
+  localPath(name: string): string | null;
+}
+
+const PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
+const MAX_NAME = 512;
+
+export function isObjectName(name: string): boolean {
+  return name.length > 0 && name.length <= MAX_NAME && name.split('/').every((part) => PART.test(part));
+}
+
+/** Throws `usage` for names that could leave the store, hide in it, or mean different things in different stores. */
+export function checkObjectName(name: string): void {
+  if (!isObjectName(name)) throw new RozenError('usage', `illegal object name ${JSON.stringify(name.slice(0, 80))}`);
+}
+
+export function objectNotFound(location: string, name: string): RozenError {
+  return new RozenError('not-found', `${location}: no object ${name}`, {
+    hint: 'run `rozen verify` to see what else is missing',
+  });
+}
+
+export function objectExists(location: string, name: string): RozenError {
+  return new RozenError('exists', `${location}: object ${name} exists already`);
+}
+
+export function objectTooLarge(object: { location: string; name: string; size: number; limit: number }): RozenError {
+  const { location, name, size, limit } = object;
+  return corrupt(`${location}/${name}: ${size} bytes, expected at most ${limit}`, { hint: DAMAGED });
+}
+
+export function objectTooShort(object: { location: string; name: string; size: number; expected: number }): RozenError {
+  const { location, name, size, expected } = object;
+  return corrupt(`${location}/${name}: ends at byte ${size}, expected at least ${expected}`, { hint: DAMAGED });
+}
+
+const DAMAGED = 'the object is damaged; `rozen verify` shows what it concerns';

@@ -1,0 +1,132 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { RozenError } from '../errors.ts';
+import { fileSize } from './file-size.ts';
+import type { ObjectInfo, ObjectStore } from './object-store.ts';
+
+export interface RetryOptions {
+  /** Calls in all, the first included. */
+  attempts?: number;
+  /** Pause before the second call; doubles each time, with jitter, up to `maxDelayMs`. */
+  firstDelayMs?: number;
+  maxDelayMs?: number;
+  sleep?: (milliseconds: number) => Promise<unknown>;
+  onRetry?: (error: RozenError, name: string) => void;
+}
+
+/**
+ * Repeats calls whose error says `retryable`. A create that failed in an unknown state may have succeeded: when a later
+ * try meets `exists`, the object's bytes decide.
+ */
+export class RetryStore implements ObjectStore {
+  readonly inner: ObjectStore;
+  readonly #options: Required<RetryOptions>;
+
+  constructor(inner: ObjectStore, options: RetryOptions = {}) {
+    this.inner = inner;
+    this.#options = {
+      attempts: options.attempts ?? 6,
+      firstDelayMs: options.firstDelayMs ?? 200,
+      maxDelayMs: options.maxDelayMs ?? 15_000,
+      sleep: options.sleep ?? delay,
+      onRetry: options.onRetry ?? (() => {}),
+    };
+  }
+
+  get location(): string {
+    return this.inner.location;
+  }
+
+  prepare(): Promise<void> {
+    return this.#repeat('', () => this.inner.prepare());
+  }
+
+  get(name: string, limit?: number): Promise<Buffer> {
+    return this.#repeat(name, () => this.inner.get(name, limit));
+  }
+
+  getRange(name: string, offset: number, length: number): Promise<Buffer> {
+    return this.#repeat(name, () => this.inner.getRange(name, offset, length));
+  }
+
+  getSuffix(name: string, length: number): Promise<{ bytes: Buffer; size: number }> {
+    return this.#repeat(name, () => this.inner.getSuffix(name, length));
+  }
+
+  put(name: string, bytes: Uint8Array): Promise<void> {
+    return this.#repeat(name, async (attempt) => {
+      try {
+        await this.inner.put(name, bytes);
+      } catch (error) {
+        if (attempt === 1 || !isExists(error)) throw error;
+        const stored = await this.inner.get(name);
+        if (!stored.equals(bytes)) throw error;
+      }
+    });
+  }
+
+  /** A repeated `putFile` trusts size alone: its names hold random ids, so nobody else writes them. */
+  putFile(name: string, path: string): Promise<void> {
+    let size: number | null = null;
+    return this.#repeat(name, async (attempt) => {
+      size ??= await fileSize(path);
+      try {
+        await this.inner.putFile(name, path);
+      } catch (error) {
+        if (attempt === 1 || !isExists(error)) throw error;
+        if ((await this.inner.stat(name))?.size !== size) throw error;
+      }
+    });
+  }
+
+  stat(name: string): Promise<{ size: number; modified: number } | null> {
+    return this.#repeat(name, () => this.inner.stat(name));
+  }
+
+  /** A listing that breaks off goes on after the last name that came. */
+  async *list(prefix: string, options: { after?: string } = {}): AsyncIterable<ObjectInfo> {
+    let after = options.after;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        for await (const info of this.inner.list(prefix, after === undefined ? {} : { after })) {
+          after = info.name;
+          attempt = 1;
+          yield info;
+        }
+        return;
+      } catch (error) {
+        await this.#pause(error, prefix, attempt);
+      }
+    }
+  }
+
+  delete(name: string): Promise<void> {
+    return this.#repeat(name, () => this.inner.delete(name));
+  }
+
+  localPath(name: string): string | null {
+    return this.inner.localPath(name);
+  }
+
+  async #repeat<T>(name: string, call: (attempt: number) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await call(attempt);
+      } catch (error) {
+        await this.#pause(error, name, attempt);
+      }
+    }
+  }
+
+  /** Throws what may not be repeated. */
+  async #pause(error: unknown, name: string, attempt: number): Promise<void> {
+    const { attempts, firstDelayMs, maxDelayMs, sleep, onRetry } = this.#options;
+    if (!(error instanceof RozenError) || !error.retryable || attempt >= attempts) throw error;
+    onRetry(error, name);
+    const longest = Math.min(maxDelayMs, firstDelayMs * 2 ** (attempt - 1));
+    await sleep(longest * (0.5 + Math.random() / 2));
+  }
+}
+
+function isExists(error: unknown): boolean {
+  return error instanceof RozenError && error.code === 'exists';
+}
