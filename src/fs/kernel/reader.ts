@@ -6,6 +6,8 @@
 import { readSync, writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Miss } from '../../cache/miss.ts';
+import { libc } from '../../posix/libc.ts';
+import { threadLoaded } from '../../posix/thread.ts';
 import { IN, IN_HEADER, OPCODE } from '../protocol/abi.ts';
 import { describeProblem, dispatch } from '../protocol/dispatch.ts';
 import { Reply } from '../protocol/reply.ts';
@@ -76,6 +78,8 @@ if (parentPort !== null && workerData !== null && 'module' in workerData) {
   const port = parentPort;
   const received = new Promise<ReaderData>((resolve) => port.once('message', resolve));
   const module = (await import((workerData as ReaderStart).module)) as VfsModule;
+  libc();
+  threadLoaded();
   const data = await received;
   let pass = (): void => {};
   const vfs = await module.createVfs(data.init, { worker: data.worker, busy: () => pass() });

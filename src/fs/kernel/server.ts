@@ -12,6 +12,7 @@ import type { Worker } from 'node:worker_threads';
 import { Miss } from '../../cache/miss.ts';
 import { RozenError } from '../../errors.ts';
 import { EINTR, EIO, libc } from '../../posix/libc.ts';
+import { stopThread } from '../../posix/thread.ts';
 import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN, type OwnerMap } from '../protocol/abi.ts';
 import { describeProblem, dispatch, fail } from '../protocol/dispatch.ts';
 import { answerInit } from '../protocol/init.ts';
@@ -136,7 +137,7 @@ export class Server {
       closeSync(this.fd);
     }
     process.off('exit', this.abort);
-    await Promise.all([...this.readers].map((reader) => reader.terminate()));
+    await Promise.all([...this.readers].map(stopThread));
   }
 
   private release(state: number): void {

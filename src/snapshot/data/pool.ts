@@ -3,10 +3,11 @@
  * first (nothing can be sealed meanwhile without them), then sealing (it frees memory), then batches of files.
  */
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { CodecSpec } from '../../archive/codec/index.ts';
 import type { SealContext } from '../../archive/frame.ts';
 import { RozenError } from '../../errors.ts';
+import { startThread, stopThread } from '../../posix/thread.ts';
 import type { Answer, Job, WorkerSetup } from './messages.ts';
 import { openSlab, openSlot, type Slab, type Slot } from './slab.ts';
 
@@ -153,11 +154,11 @@ export class WorkerPool {
     if (this.#closed) return;
     this.#closed = true;
     this.#fail(reason);
-    await Promise.all(this.#threads.map((thread) => thread.worker.terminate()));
+    await Promise.all(this.#threads.map((thread) => stopThread(thread.worker)));
   }
 
   #start(setup: WorkerSetup): Thread {
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: setup });
+    const worker = startThread(new URL('./worker.js', import.meta.url), setup);
     const thread: Thread = { worker, held: 0, own: [] };
     worker.on('message', (answer: Answer) => this.#answered(thread, answer));
     worker.on('error', (error) => this.#fail(error));

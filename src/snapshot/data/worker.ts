@@ -1,11 +1,15 @@
 /** The thread behind `WorkerPool`: reads, chunks and hashes files, seals blocks. Synchronous: it has nothing else to do. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { type SealContext, sealFrame } from '../../archive/frame.ts';
+import { libc } from '../../posix/libc.ts';
+import { threadLoaded } from '../../posix/thread.ts';
 import { gearTable } from './chunker.ts';
 import type { Answer, Job, WorkerSetup } from './messages.ts';
 import { FileScanner } from './scan.ts';
 import { openSlab, openSlot } from './slab.ts';
 
+libc();
+threadLoaded();
 const setup = workerData as WorkerSetup;
 const port = parentPort!;
 const slots = setup.slots.map((memory) => openSlot(memory));

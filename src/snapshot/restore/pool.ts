@@ -1,8 +1,9 @@
 /** The worker threads of a restore, and what waits for them. */
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { ArchiveAccess } from '../../cache/frames.ts';
 import { RozenError } from '../../errors.ts';
+import { startThread, stopThread } from '../../posix/thread.ts';
 import type { Batch, BatchResult, FromWorker, ToWorker, WorkerSetup } from './messages.ts';
 
 /** Batches that a worker holds: one at work, one to go on with. */
@@ -91,7 +92,7 @@ export class RestorePool {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
+    await Promise.all(this.#threads.map(({ worker }) => stopThread(worker)));
   }
 
   #start(): Thread {
@@ -99,7 +100,7 @@ export class RestorePool {
     this.#done.push(done);
     const { verify, temporary } = this.#options;
     const workerData: WorkerSetup = { verify, temporary, done };
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+    const worker = startThread(new URL('./worker.js', import.meta.url), workerData);
     const thread: Thread = { worker, held: [] };
     worker.on('message', (message: FromWorker) => this.#heard(thread, message));
     worker.on('error', (error) => this.#fail(error));

@@ -3,12 +3,16 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { keepFetched } from '../../cache/frames.ts';
 import { RozenError } from '../../errors.ts';
 import { EDQUOT, ENOSPC, EROFS } from '../../posix/errno.ts';
+import { libc } from '../../posix/libc.ts';
+import { threadLoaded } from '../../posix/thread.ts';
 import { BlockWindow } from './block-window.ts';
 import { FileWriter } from './file-writer.ts';
 import { type Batch, type BatchResult, decodeBatch, type ToWorker, type WorkerSetup } from './messages.ts';
 import { describe } from './report.ts';
 import { Settler } from './settle.ts';
 
+libc();
+threadLoaded();
 const setup = workerData as WorkerSetup;
 const port = parentPort!;
 const blocks = new BlockWindow();

@@ -1,7 +1,8 @@
 import { closeSync, openSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { corrupt, RozenError } from '../../errors.ts';
+import { startThread, stopThread } from '../../posix/thread.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
 import { type BlockRun, checkRun, type RunResult } from './blocks.ts';
 import { readRange, translate } from './object-file.ts';
@@ -57,7 +58,7 @@ export class BlockPool {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
+    await Promise.all(this.#threads.map(({ worker }) => stopThread(worker)));
   }
 
   async #inline(run: BlockRun, path: string | null): Promise<RunResult> {
@@ -96,7 +97,7 @@ export class BlockPool {
   }
 
   #start(): Thread {
-    const worker = new Worker(new URL('./block-worker.js', import.meta.url));
+    const worker = startThread(new URL('./block-worker.js', import.meta.url));
     const thread: Thread = { worker, waiting: [] };
     const fail = (error: Error): void => {
       this.#failure ??= error;

@@ -1,11 +1,13 @@
 /** The thread behind `BlockPool`. Synchronous: it has nothing else to do. */
 import { closeSync, openSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { threadLoaded } from '../../posix/thread.ts';
 import type { RunAnswer, RunJob } from './block-pool.ts';
 import { memoryReader } from './block-pool.ts';
 import { checkRun } from './blocks.ts';
 import { readRange, translate } from './object-file.ts';
 
+threadLoaded();
 const port = parentPort!;
 let open: { path: string; fd: number } | null = null;
 
