@@ -31,7 +31,9 @@ const MOMENTS = Array.from({ length: 24 }, (_, i) => i * 6);
 
 test('process.exit while threads still load ends with its code', () => {
   for (const moment of MOMENTS) {
-    const { status, signal, stderr } = run(`for (let i = 0; i < 4; i++) start(); await pause(${moment}); process.exit(7);`);
+    const { status, signal, stderr } = run(
+      `for (let i = 0; i < 4; i++) start(); await pause(${moment}); process.exit(7);`,
+    );
     expect({ moment, status, signal, stderr }).toEqual({ moment, status: 7, signal: null, stderr: '' });
   }
 });
