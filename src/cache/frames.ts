@@ -6,6 +6,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import type { ArchiveKind } from '../archive/format.ts';
 import { maxFrameLength } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
+import { libc } from '../posix/libc.ts';
 import { missFrame } from './miss.ts';
 
 /** An open archive: all that any thread needs to read it. Plain data; the arrays may lie in shared memory. */
@@ -62,6 +63,21 @@ export function readFrame(access: ArchiveAccess, offset: number, length: number)
     if (from + length <= range.bytes.length) return range.bytes.subarray(from, from + length);
   }
   throw missFrame(access.handle, offset, length);
+}
+
+const POSIX_FADV_WILLNEED = 3;
+
+/**
+ * Tells the kernel that these bytes of a local archive will be read soon; it reads them in the background. No error: this is a
+ * hint. Threads read a large file in turn, each by a descriptor of its own, so that to the kernel none of them is sequential.
+ */
+export function hintFrames(access: ArchiveAccess, offset: number, length: number): void {
+  if (access.path === null || process.platform !== 'linux') return;
+  try {
+    libc().posix_fadvise(openFile(access), offset, length, POSIX_FADV_WILLNEED);
+  } catch {
+    // Whoever really reads the file will meet the error and tell of it.
+  }
 }
 
 /** Keeps bytes of an archive for `readFrame`; what came first goes first when there is too much. */

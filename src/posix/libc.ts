@@ -18,6 +18,7 @@ const SIGNATURES = {
   lremovexattr: 'int lremovexattr(const void *path, const void *name)',
   getdents64: 'long getdents64(int fd, void *out, size_t size)',
   lseek: 'int64_t lseek(int fd, int64_t offset, int whence)',
+  posix_fadvise: 'int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   mknod: 'int mknod(const void *path, unsigned int mode, uint64_t dev)',
   utimensat: 'int utimensat(int dirfd, const void *path, const void *times, int flags)',

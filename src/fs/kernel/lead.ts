@@ -10,7 +10,7 @@ import { libc } from '../../posix/libc.ts';
 import { CONTROL, STATE } from './channel.ts';
 
 /** How often an empty queue is looked at before the leader sleeps; 0.4 µs each. */
-const SPINS = 24;
+const SPINS = 256;
 /** So many spins in vain in a row, and the next requests are waited for without. */
 const PATIENCE = 8;
 const PAUSE = 32;
