@@ -53,14 +53,14 @@ const PATIENCE = 1_800_000;
 export class Proof {
   readonly sandbox = new Sandbox();
   readonly source: string;
-  readonly #archiveSize: string;
+  readonly #packing: string[];
   #indexKey: Buffer = Buffer.alloc(0);
   /** Of a run that nobody disturbed. */
   baseline = { milliseconds: 0, archives: 0, dataBytes: 0, chunks: 0, chunkBytes: 0 };
 
-  constructor(archiveSize: string) {
+  constructor({ archiveSize, codec = 'zstd' }: { archiveSize: string; codec?: string }) {
     this.source = join(this.sandbox.dir, 'source');
-    this.#archiveSize = archiveSize;
+    this.#packing = ['--archive-size', archiveSize, '--codec', codec];
   }
 
   /** Makes the repository that every round begins with, and measures a run that nobody disturbs. */
@@ -229,7 +229,7 @@ export class Proof {
   }
 
   get #backup(): string[] {
-    return ['--json', '--quiet', 'backup', this.source, '--set', SET, '--archive-size', this.#archiveSize];
+    return ['--json', '--quiet', 'backup', this.source, '--set', SET, ...this.#packing];
   }
 
   get #state(): string {
