@@ -12,6 +12,9 @@ export interface Launched {
 
 let launched: Launched | null = null;
 
+/** `ps` shows `rozen mount DIR` in the memory of the process's arguments: no more fits than they are long. */
+const TITLE_ROOM = ' '.repeat(512);
+
 /**
  * Starts the process behind a mount, once. It does nothing but load until it gets its request on stdin, and ends when
  * stdin ends without one: a command that turns out to be wrong costs nothing. (Measured: starting it before commander is
@@ -25,7 +28,7 @@ export function launch(): Launched {
   const log = openSync(logPath, 'a', 0o600);
   // The secrets of this process's environment are not the child's: what it needs comes through the pipe.
   const { ROZEN_PASSWORD: _password, ROZEN_PASSWORD_COMMAND: _command, ...env } = process.env;
-  const child = spawn(process.execPath, [fileURLToPath(new URL('./mount-child.js', import.meta.url))], {
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./mount-child.js', import.meta.url)), TITLE_ROOM], {
     argv0: 'rozen',
     detached: true,
     env,

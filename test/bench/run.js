@@ -114,8 +114,9 @@ async function readings(tools) {
           const result = await read(view);
           note(cold, tool.name, result.value ?? result.seconds);
           if (warm !== undefined) note(warm, tool.name, (await read(view)).seconds);
-          if (server !== undefined)
-            note(`mount, peak memory after: ${cold.split(',')[0]} (MB)`, tool.name, peakMemory(server) / MIB);
+          const pid = server();
+          if (pid !== undefined)
+            note(`mount, peak memory after: ${cold.split(',')[0]} (MB)`, tool.name, peakMemory(pid) / MIB);
         } finally {
           await tool.unmount();
         }
@@ -159,7 +160,7 @@ async function scale() {
   for (const [count, tool] of contestants) {
     const { view, server } = await tool.mount();
     note(`walk of ${count} files, cold (s)`, 'rozen', (await must(`find ${view}/ -printf '%s\\n' >/dev/null`)).seconds);
-    note(`mount, peak memory after a walk of ${count} files (MB)`, 'rozen', peakMemory(server) / MIB);
+    note(`mount, peak memory after a walk of ${count} files (MB)`, 'rozen', peakMemory(server()) / MIB);
     await tool.unmount();
   }
 }

@@ -16,7 +16,7 @@ const foundIn = (dir) => {
 
 /**
  * One contestant: `init`, `backup`, `restore` are shell commands; `mount` comes back when the tree `view` can be listed;
- * `server` finds the process that serves it. What a tool cannot do is left out.
+ * `server()` finds the process that serves it (after the mount was timed: it looks at all processes). What a tool cannot do is left out.
  */
 
 export function rozenTool(work, node = process.execPath) {
@@ -44,7 +44,10 @@ export function rozenTool(work, node = process.execPath) {
     async mount() {
       mkdirSync(mountpoint, { recursive: true });
       await must(`${run} -q mount ${mountpoint} && ls ${mountpoint}/snapshots/bench/latest/`, env);
-      return { view: join(mountpoint, 'snapshots/bench/latest'), server: findProcesses('rozen', mountpoint)[0] };
+      return {
+        view: join(mountpoint, 'snapshots/bench/latest'),
+        server: () => findProcesses('rozen mount', mountpoint)[0],
+      };
     },
     unmount: () => must(`${run} -q umount ${mountpoint}`, env),
   };
@@ -67,7 +70,7 @@ export function resticTool(work) {
       server = spawn('restic', ['mount', '-q', mountpoint], { env: { ...process.env, ...env }, stdio: 'ignore' });
       const view = join(mountpoint, 'snapshots/latest');
       await until(() => foundIn(view), 60, 'restic mount');
-      return { view, server: server.pid };
+      return { view, server: () => server.pid };
     },
     unmount: () => must(`fusermount3 -u ${mountpoint} || umount ${mountpoint}`),
   };
@@ -89,7 +92,7 @@ export function borgTool(work) {
       mkdirSync(mountpoint, { recursive: true });
       await must(`borg mount ::a${count - 1} ${mountpoint}`, env);
       await until(() => foundIn(mountpoint), 60, 'borg mount');
-      return { view: mountpoint, server: findProcesses('borg', mountpoint)[0] };
+      return { view: mountpoint, server: () => findProcesses('borg', mountpoint)[0] };
     },
     unmount: () => must(`borg umount ${mountpoint}`, env),
   };
@@ -112,7 +115,7 @@ export function squashfuseTool(work) {
       mkdirSync(mountpoint, { recursive: true });
       await must(`squashfuse ${repo} ${mountpoint}`);
       await until(() => foundIn(mountpoint), 60, 'squashfuse');
-      return { view: mountpoint, server: findProcesses('squashfuse', mountpoint)[0] };
+      return { view: mountpoint, server: () => findProcesses('squashfuse', mountpoint)[0] };
     },
     unmount: () => must(`fusermount3 -u ${mountpoint} || umount ${mountpoint}`),
   };
@@ -120,5 +123,5 @@ export function squashfuseTool(work) {
 
 /** The files themselves, for the measurements of reading. */
 export function nativeTool(source) {
-  return { name: 'native', mount: async () => ({ view: source, server: undefined }), unmount: async () => {} };
+  return { name: 'native', mount: async () => ({ view: source, server: () => undefined }), unmount: async () => {} };
 }
