@@ -7,6 +7,7 @@ interface Thrown {
   name?: string;
   code?: string;
   message?: string;
+  stack?: string;
   $metadata?: { httpStatusCode?: number };
   $response?: { headers?: Record<string, string> };
 }
@@ -66,26 +67,29 @@ export function s3Status(error: unknown): number | undefined {
 export function translateS3Error(error: unknown, subject: S3Subject): RozenError {
   if (error instanceof RozenError) return error;
   const thrown = (error ?? {}) as Thrown;
+  const cause = slim(thrown);
   const { location, bucket, name } = subject;
   const where = name === '' ? location : `${location}/${name}`;
   const fail = (message: string, hint?: string, retryable = false) =>
-    new RozenError('io', message, { hint, cause: error, retryable });
+    new RozenError('io', message, { hint, cause, retryable });
   const status = s3Status(error);
-  switch (thrown.name) {
+  switch (isClockWrong(error) ? 'RequestTimeTooSkewed' : thrown.name) {
     case 'NoSuchBucket':
       return new RozenError('not-found', `${location}: there is no bucket ${bucket}`, {
         hint: 'check the name, the endpoint and the region; `rozen init` makes a new repository',
-        cause: error,
+        cause,
       });
     case 'NoSuchKey':
     case 'NotFound':
       return objectNotFound(location, name);
+    case 'NoSuchUpload':
+      return fail(`${where}: the store does not know this upload any more`, 'run the same command again');
     case 'PreconditionFailed':
       return objectExists(location, name);
     case 'InvalidObjectState':
       return new RozenError('frozen', `${where} lies in cold storage`, {
         hint: 'it must be restored at the store before it can be read',
-        cause: error,
+        cause,
       });
     case 'InvalidAccessKeyId':
       return fail(`${location}: the server does not know this access key`, CREDENTIALS);
@@ -134,6 +138,18 @@ export function translateS3Error(error: unknown, subject: S3Subject): RozenError
   return fail(`${where}: ${oneLine(thrown.name, thrown.message)}`, undefined, retryable);
 }
 
+/** What the SDK throws holds the whole connection, signed headers among it: only what says what happened is kept. */
+function slim({ name, code, message, stack, $metadata }: Thrown): Error {
+  const kept = new Error(message ?? 'unknown');
+  if (stack !== undefined) kept.stack = stack;
+  const httpStatusCode = $metadata?.httpStatusCode;
+  return Object.assign(kept, {
+    name: name ?? 'Error',
+    ...(code === undefined ? {} : { code }),
+    ...(httpStatusCode === undefined ? {} : { $metadata: { httpStatusCode } }),
+  });
+}
+
 const NETWORK_HINT = 'check the network and the endpoint';
 
 /** A failure to connect at all, as against one in the middle. */
@@ -142,11 +158,24 @@ export function isUnreachable(error: RozenError): boolean {
   return code === 'ECONNREFUSED' || code === 'ENOTFOUND';
 }
 
-/** How far the clocks are apart, when the answer says the server's time. */
-function skew({ $response }: Thrown): string {
+/** So far apart S3 refuses every request, minus a minute for the way. */
+const MAX_SKEW_MS = 14 * 60_000;
+
+/** A refusal whose reason is the clock, also when it has no words: the answer says the server's time. */
+export function isClockWrong(error: unknown): boolean {
+  return s3Status(error) === 403 && Math.abs(skewMs((error ?? {}) as Thrown) ?? 0) > MAX_SKEW_MS;
+}
+
+function skewMs({ $response }: Thrown): number | null {
   const date = Date.parse($response?.headers?.date ?? '');
-  if (Number.isNaN(date)) return '';
-  const seconds = Math.round((Date.now() - date) / 1000);
+  return Number.isNaN(date) ? null : Date.now() - date;
+}
+
+/** How far the clocks are apart, as far as that is known. */
+function skew(thrown: Thrown): string {
+  const ms = skewMs(thrown);
+  if (ms === null) return '';
+  const seconds = Math.round(ms / 1000);
   return ` (${Math.abs(seconds)} s ${seconds > 0 ? 'fast' : 'slow'})`;
 }
 

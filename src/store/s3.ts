@@ -13,14 +13,14 @@ import {
   objectTooShort,
 } from './object-store.ts';
 import type { S3Answer, S3Api } from './s3-client.ts';
-import { isUnreachable, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
+import { isClockWrong, isUnreachable, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
 import { forgetUpload } from './s3-journal.ts';
 import type { S3Place } from './s3-place.ts';
 import { uploadFile } from './s3-upload.ts';
 
 export interface S3StoreOptions {
   /** A connection that says nothing for so long is given up (tests). */
-  idleMs?: number;
+  idleMs?: number | undefined;
 }
 
 /** How often a create is tried again at once when another create of the same name was under way. */
@@ -135,6 +135,7 @@ export class S3Store implements ObjectStore {
         if (!Number.isSafeInteger(head.size)) throw this.#nonsense(name, 'gives no size');
         return head;
       } catch (error) {
+        if (s3Status(error) === 400 || (s3Status(error) === 403 && !isClockWrong(error))) await this.#explain(api, key);
         if (s3Status(error) !== 404) throw error;
         if (!this.#bucketSeen) await this.#requireBucket(api);
         return null;
@@ -251,6 +252,15 @@ export class S3Store implements ObjectStore {
       // A user who may not look at the bucket itself may still see its objects.
       if (s3Status(error) !== 403) throw error;
     }
+  }
+
+  /** The answer to a HEAD has no body, so that a refusal says nothing. The same refusal of a GET does: this throws it. */
+  async #explain(api: S3Api, key: string): Promise<void> {
+    const answer = await api.get(key, { range: 'bytes=0-0', bytes: 1 }).catch((error) => {
+      if (s3Status(error) === 403 || s3Status(error) === 400) throw error;
+      return null;
+    });
+    answer?.body.destroy();
   }
 
   async #statExisting(name: string): Promise<{ size: number }> {

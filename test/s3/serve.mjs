@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * The test server as a program: node test/s3/serve.mjs [--port N] [--dir DIR] [--bucket NAME] [--region R] [--latency MS]
- *   [--restore-ms MS] [--fault-rate 0.05] [--fault-kinds 500,reset] [--seed N]
+ *   [--restore-ms MS] [--fault-rate 0.05] [--fault-kinds 500,reset] [--seed N] [--log FILE]
  * Prints one line of JSON when it listens: {"endpoint", "accessKeyId", "secretAccessKey"}. With --dir, objects stay.
  */
 import { parseArgs } from 'node:util';
@@ -18,6 +18,7 @@ const { values } = parseArgs({
     'restore-ms': { ...text, default: '0' },
     'fault-rate': { ...text, default: '0' },
     'fault-kinds': text,
+    log: text,
     seed: { ...text, default: '1' },
   },
 });
@@ -31,6 +32,7 @@ const server = await startS3({
   faultRate: Number(values['fault-rate']),
   faultKinds: values['fault-kinds']?.split(','),
   seed: Number(values.seed),
+  log: values.log,
 });
 console.log(JSON.stringify({ endpoint: server.endpoint, ...CREDENTIALS }));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => server.close().then(() => process.exit(0)));

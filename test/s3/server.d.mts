@@ -1,6 +1,6 @@
 export declare const CREDENTIALS: { accessKeyId: string; secretAccessKey: string };
 export declare const FAULTS: FaultKind[];
-export type FaultKind = '500' | '503' | 'reset' | 'lost' | 'stall' | 'cut' | 'flip';
+export type FaultKind = '403' | '500' | '503' | 'reset' | 'lost' | 'stall' | 'cut' | 'flip';
 
 export interface S3Request {
   method: string;
@@ -43,6 +43,8 @@ export interface S3ServerOptions {
   faultKinds?: FaultKind[];
   seed?: number;
   clock?: () => number;
+  /** File that gets a line of JSON for each request that was answered. */
+  log?: string;
 }
 
 export interface S3Server {
@@ -52,10 +54,18 @@ export interface S3Server {
   restoreMs: number;
   skew: number;
   region: string;
-  requests: { operation: string; key: string; status: number; range: string | undefined; bytes: number }[];
+  requests: {
+    operation: string;
+    key: string;
+    status: number;
+    range: string | undefined;
+    bytes: number;
+    part?: number;
+  }[];
   faults: Fault[];
   chaos: { rate: number; kinds: FaultKind[] };
   readonly objects: {
+    put(bucket: string, key: string, object: { body: Uint8Array }): void;
     makeBucket(name: string, options?: { lock?: boolean }): void;
     readonly buckets: Map<string, { lock: boolean; keys: Map<string, { versions: StoredVersion[] }> }>;
     readonly uploads: Map<string, { id: string; key: string; parts: { number: number; size: number }[] }>;

@@ -2,7 +2,9 @@
  * A small S3 server for tests: signatures are really checked, objects survive kill -9, faults are made on purpose, requests counted.
  * It is trusted because the store contract passes on it and on a real server alike (npm run test:s3).
  */
-import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
+
+import { once } from 'node:events';
+import { appendFileSync, createReadStream, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,6 +17,7 @@ import { checkPayload, checkSignature } from './sigv4.mjs';
 export const CREDENTIALS = { accessKeyId: 'testaccesskey', secretAccessKey: 'testsecretkey0000000000000000' };
 
 /** Each is seen by a client as something else:
+ * 403           refused, for good
  * 500, 503     an error answer, nothing done
  * reset        the connection is closed, nothing done
  * lost         all is done, the answer never comes: the connection is closed
@@ -22,6 +25,7 @@ export const CREDENTIALS = { accessKeyId: 'testaccesskey', secretAccessKey: 'tes
  * cut          half of the body, then the connection is closed
  * flip         one bit of the body is wrong
  */
+/** What passes when the request is made again. */
 export const FAULTS = ['500', '503', 'reset', 'lost', 'stall', 'cut', 'flip'];
 
 export async function startS3(options = {}) {
@@ -53,6 +57,8 @@ class S3Server {
     /** Faults to make, in order: {kind, times?, operation?, match?(request)}. */
     this.faults = [];
     /** Any of `kinds` at this rate. */
+    /** File that gets a line of JSON for each request that was answered. */
+    this.log = options.log;
     this.chaos = { rate: options.faultRate ?? 0, kinds: options.faultKinds ?? FAULTS };
     this.#random = mulberry32(seed);
     this.#http = createServer((request, response) => this.#handle(request, response));
@@ -105,6 +111,7 @@ class S3Server {
     };
     asked.operation = operationOf(asked);
     const note = { operation: asked.operation, key: asked.key, status: 0, range: request.headers.range, bytes: 0 };
+    if (asked.query.has('partNumber')) note.part = Number(asked.query.get('partNumber'));
     this.requests.push(note);
     const fault = this.#fault(asked);
     const body = await readBody(request).catch(() => null);
@@ -114,6 +121,7 @@ class S3Server {
     if (fault === 'reset') return request.socket.destroy();
     let result;
     try {
+      if (fault === '403') throw new S3Error(403, 'AccessDenied', 'Access Denied');
       if (fault === '500')
         throw new S3Error(500, 'InternalError', 'We encountered an internal error. Please try again.');
       if (fault === '503') throw new S3Error(503, 'SlowDown', 'Please reduce your request rate.');
@@ -127,6 +135,7 @@ class S3Server {
       } else result = errorAnswer(error, url.pathname);
     }
     note.status = result.status;
+    if (this.log !== undefined) appendFileSync(this.log, `${JSON.stringify(note)}\n`);
     if (fault === 'lost') return request.socket.destroy();
     try {
       await this.#send(request, response, { result, fault, note });
@@ -151,12 +160,13 @@ class S3Server {
     note.bytes = length;
     response.writeHead(result.status, headers);
     const until = fault === 'cut' ? result.from + (length >> 1) : result.to;
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
     let flipAt = fault === 'flip' ? Math.floor(this.#random() * length) : -1;
     for await (const piece of this.#pieces(result.version, result.from, until)) {
       if (flipAt >= 0 && flipAt < piece.length) piece[flipAt] ^= 1;
       flipAt -= piece.length;
-      if (!response.write(piece)) await new Promise((go) => response.once('drain', go).once('close', go));
-      if (response.destroyed) return;
+      if (!response.write(piece)) await once(response, 'drain', { signal: gone.signal });
     }
     if (fault === 'cut') request.socket.destroy();
     else response.end();
