@@ -8,7 +8,7 @@ import type { CommandSpec, OptionSpec } from './command.ts';
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   {
     flags: '-r, --repository <repo>',
-    description: 'the repository: a folder, or a name from the configuration',
+    description: 'the repository: a folder, s3://bucket/prefix, or a name from the configuration',
     env: 'ROZEN_REPOSITORY',
     complete: 'directory',
   },
@@ -51,7 +51,9 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: 'make a repository',
     details: `Prints the fingerprint of the new repository: write it down, it is what proves later that a repository
 is yours. With --recipient no passphrase is asked for: only the holders of these identities can read.`,
-    arguments: [{ name: '[repo]', description: 'where to make it (or -r, ROZEN_REPOSITORY)', complete: 'directory' }],
+    arguments: [
+      { name: '[repo]', description: 'folder or s3://bucket/prefix (or -r, ROZEN_REPOSITORY)', complete: 'directory' },
+    ],
     options: [
       {
         flags: '--recipient <key>',
@@ -60,8 +62,12 @@ is yours. With --recipient no passphrase is asked for: only the holders of these
       },
       { flags: '--post-quantum', description: 'keys that also withstand quantum computers' },
       { flags: '--label <text>', description: 'name of the first key' },
+      { flags: '--endpoint <url>', description: 'S3 server other than AWS', env: 'AWS_ENDPOINT_URL' },
+      { flags: '--region <region>', description: 'region of the bucket', env: 'AWS_REGION' },
     ],
     examples: [
+      ['rozen init s3://bucket/rozen', 'in a bucket of AWS, with the credentials that the AWS tools use'],
+      ['rozen init s3:https://s3.example.org/bucket/rozen', 'in a bucket of another server'],
       ['rozen init /backup/rozen', 'asks for a passphrase'],
       ['rozen init /backup/rozen --recipient age1…', 'this machine can back up, but not read'],
     ],

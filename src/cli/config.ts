@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { RozenError } from '../errors.ts';
 import { reasonOf } from '../posix/reason.ts';
 import { configHome } from '../repository/paths.ts';
+import { isUrl } from '../store/location.ts';
 import { nearest } from './values.ts';
 
 /** One `[repositories.NAME]` table. */
@@ -12,6 +13,11 @@ export interface RepositoryConfig {
   identity?: string;
   passwordFile?: string;
   passwordCommand?: string;
+  /** The rest is for buckets: see S3Options. */
+  endpoint?: string;
+  region?: string;
+  pathStyle?: boolean;
+  profile?: string;
 }
 
 /** One `[sets.NAME]` table: what `rozen backup --set NAME` does without more words. */
@@ -44,6 +50,10 @@ const REPOSITORY_KEYS: Readonly<Record<string, Kind>> = {
   identity: 'path',
   'password-file': 'path',
   'password-command': 'string',
+  endpoint: 'string',
+  region: 'string',
+  'path-style': 'boolean',
+  profile: 'string',
 };
 const SET_KEYS: Readonly<Record<string, Kind>> = {
   repository: 'string',
@@ -179,7 +189,7 @@ class TableReader {
   }
 
   location(text: string): string {
-    return /^[a-z0-9]+:\/\//.test(text) ? text : this.path(text);
+    return isUrl(text) ? text : this.path(text);
   }
 }
 

@@ -57,9 +57,9 @@ export class Context {
   }
 
   async store(named?: string): Promise<ObjectStore> {
-    const { location } = await this.repository(named);
+    const repository = await this.repository(named);
     const { openStore } = await import('../store/open.ts');
-    return openStore(location);
+    return openStore(repository.location, repository);
   }
 
   async credentials(named?: string): Promise<Credentials> {

@@ -1,8 +1,12 @@
+import type { S3Options } from '../store/s3-place.ts';
+
 /** What the command hands to the process that serves a mount, and what that process answers. */
 
 export interface MountRequest {
   /** Of the repository, as the user gave it. */
   location: string;
+  /** What the location of a bucket does not say. */
+  s3: S3Options;
   mountpoint: string;
   allowOther: boolean;
   /** Only this snapshot, named as on the command line; null for all. */

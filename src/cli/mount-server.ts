@@ -11,7 +11,7 @@ import type { MountRequest } from './mount-request.ts';
 
 /** Opens the repository and serves it; resolves when the folder is there. Both the foreground command and the background process run this. */
 export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<Server> {
-  const store = openStore(request.location);
+  const store = openStore(request.location, request.s3);
   const { key } = request;
   const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
   const repository = await openRepository({

@@ -72,9 +72,13 @@ export async function readGenesis(store: ObjectStore): Promise<Genesis> {
 }
 
 function notRepository(location: string, cause: unknown): RozenError {
-  return new RozenError('not-repository', `${location} holds no Rozen repository`, {
+  // The place itself may be missing: a folder, a bucket.
+  const placeMissing = cause instanceof RozenError && !cause.message.includes(GENESIS_NAME);
+  return new RozenError('not-repository', placeMissing ? cause.message : `${location} holds no Rozen repository`, {
     cause,
-    hint: 'check the path (is the disk mounted?), or make a new repository with `rozen init`',
+    hint:
+      (placeMissing ? cause.hint : undefined) ??
+      'check the path (is the disk mounted?), or make a new repository with `rozen init`',
   });
 }
 

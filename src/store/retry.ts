@@ -13,6 +13,41 @@ export interface RetryOptions {
   onRetry?: (error: RozenError, name: string) => void;
 }
 
+const DEFAULTS: Required<RetryOptions> = {
+  attempts: 6,
+  firstDelayMs: 200,
+  maxDelayMs: 15_000,
+  sleep: delay,
+  onRetry: () => {},
+};
+
+/** Calls until it works; throws what may not be repeated, and the last error when the attempts are used up. */
+export async function repeat<T>(
+  call: (attempt: number) => Promise<T>,
+  name: string,
+  options: RetryOptions = {},
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await call(attempt);
+    } catch (error) {
+      await pause(error, { name, attempt, options: { ...DEFAULTS, ...options } });
+    }
+  }
+}
+
+/** Throws what may not be repeated. */
+async function pause(
+  error: unknown,
+  { name, attempt, options }: { name: string; attempt: number; options: Required<RetryOptions> },
+): Promise<void> {
+  const { attempts, firstDelayMs, maxDelayMs, sleep, onRetry } = options;
+  if (!(error instanceof RozenError) || !error.retryable || attempt >= attempts) throw error;
+  onRetry(error, name);
+  const longest = Math.min(maxDelayMs, firstDelayMs * 2 ** (attempt - 1));
+  await sleep(longest * (0.5 + Math.random() / 2));
+}
+
 /**
  * Repeats calls whose error says `retryable`. A create that failed in an unknown state may have succeeded: when a later
  * try meets `exists`, the object's bytes decide.
@@ -23,13 +58,7 @@ export class RetryStore implements ObjectStore {
 
   constructor(inner: ObjectStore, options: RetryOptions = {}) {
     this.inner = inner;
-    this.#options = {
-      attempts: options.attempts ?? 6,
-      firstDelayMs: options.firstDelayMs ?? 200,
-      maxDelayMs: options.maxDelayMs ?? 15_000,
-      sleep: options.sleep ?? delay,
-      onRetry: options.onRetry ?? (() => {}),
-    };
+    this.#options = { ...DEFAULTS, ...options };
   }
 
   get location(): string {
@@ -94,7 +123,7 @@ export class RetryStore implements ObjectStore {
         }
         return;
       } catch (error) {
-        await this.#pause(error, prefix, attempt);
+        await pause(error, { name: prefix, attempt, options: this.#options });
       }
     }
   }
@@ -107,23 +136,8 @@ export class RetryStore implements ObjectStore {
     return this.inner.localPath(name);
   }
 
-  async #repeat<T>(name: string, call: (attempt: number) => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await call(attempt);
-      } catch (error) {
-        await this.#pause(error, name, attempt);
-      }
-    }
-  }
-
-  /** Throws what may not be repeated. */
-  async #pause(error: unknown, name: string, attempt: number): Promise<void> {
-    const { attempts, firstDelayMs, maxDelayMs, sleep, onRetry } = this.#options;
-    if (!(error instanceof RozenError) || !error.retryable || attempt >= attempts) throw error;
-    onRetry(error, name);
-    const longest = Math.min(maxDelayMs, firstDelayMs * 2 ** (attempt - 1));
-    await sleep(longest * (0.5 + Math.random() / 2));
+  #repeat<T>(name: string, call: (attempt: number) => Promise<T>): Promise<T> {
+    return repeat(call, name, this.#options);
   }
 }
 

@@ -515,7 +515,7 @@ describe('a newer format', () => {
 
 describe('no repository', () => {
   test('an empty folder, a missing folder, a folder with other things', async () => {
-    await refused(openRepository({ store: here.store, need: 'none' }), 'not-repository', /holds no Rozen repository/);
+    await refused(openRepository({ store: here.store, need: 'none' }), 'not-repository', /does not exist/);
     await here.store.prepare();
     await refused(openRepository({ store: here.store, need: 'none' }), 'not-repository', /holds no Rozen repository/);
     await here.store.put('readme.txt', Buffer.from('hello'));

@@ -134,8 +134,9 @@ test('opens stores by location', async () => {
   expect(openStore('file:///with%20space').location).toBe('/with space');
   for (const [location, code] of [
     ['', 'usage'],
-    ['s3://bucket/prefix', 'unsupported'],
-    ['S3://bucket', 'unsupported'],
+    ['s3://', 'usage'],
+    ['s3://bucket/../x', 'usage'],
+    ['s3:http:///bucket', 'usage'],
     ['ftp://host/path', 'usage'],
     ['file://host/path', 'usage'],
   ] as const) {

@@ -2,7 +2,9 @@ import { readdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { RozenError } from '../../errors.ts';
 import { parseConfigName, parseKeyName } from '../../repository/names.ts';
+import { isUrl } from '../../store/location.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
+import type { RepositoryConfig } from '../config.ts';
 import type { Context } from '../context.ts';
 import { chooseNewPassphrase } from '../credentials.ts';
 
@@ -10,6 +12,8 @@ interface Options {
   recipient?: string[];
   postQuantum?: boolean;
   label?: string;
+  endpoint?: string;
+  region?: string;
 }
 
 export async function run(context: Context, args: string[], options: Options): Promise<undefined> {
@@ -19,9 +23,11 @@ export async function run(context: Context, args: string[], options: Options): P
   const wantsPassphrase = recipients.length === 0 || passwordFile !== undefined;
   const [named] = args;
   const { openStore } = await import('../../store/open.ts');
-  const store = named === undefined ? await context.store() : openStore(await locationOf(context, named));
-  if ((await store.stat('rozen.cbor').catch(() => null)) !== null) throw alreadyThere(store.location);
-  refuseForeign(store);
+  const place = named === undefined ? await context.repository() : await placeOf(context, named);
+  const { endpoint = place.endpoint, region = place.region } = options;
+  const store = openStore(place.location, { ...place, endpoint, region });
+  if (await hasGenesis(store)) throw alreadyThere(store.location);
+  await refuseForeign(store);
   const passphrase = wantsPassphrase ? await chooseNewPassphrase({ useEnvironment: true, passwordFile })() : undefined;
   const { initRepository } = await import('../../repository/init.ts');
   const repository = await initRepository({
@@ -55,20 +61,30 @@ export async function run(context: Context, args: string[], options: Options): P
 }
 
 /** A name from the configuration, or a place. */
-async function locationOf(context: Context, named: string): Promise<string> {
+async function placeOf(context: Context, named: string): Promise<RepositoryConfig> {
   const { repositories } = await context.config();
   const configured = Object.hasOwn(repositories, named) ? repositories[named] : undefined;
-  if (configured !== undefined) return configured.location;
-  return /^[a-z0-9]+:\/\//i.test(named) ? named : resolve(named);
+  return configured ?? { location: isUrl(named) ? named : resolve(named) };
+}
+
+/** A folder that cannot be looked into is told of by what init does next; a bucket says now what is wrong with keys or network. */
+async function hasGenesis(store: ObjectStore): Promise<boolean> {
+  try {
+    return (await store.stat('rozen.cbor')) !== null;
+  } catch (error) {
+    const isAbsent = error instanceof RozenError && error.code === 'not-found';
+    if (isAbsent || store.localPath('rozen.cbor') !== null) return false;
+    throw error;
+  }
 }
 
 /** What a new file system and an init that was interrupted leave; snapshots without a genesis have a refusal of their own. */
 const OURS = new Set(['lost+found', '.tmp', 'keys', 'config', 'snapshots']);
 
 /** Refuses a folder that holds something else: a repository among the files of somebody is a mishap. */
-function refuseForeign(store: ObjectStore): void {
+async function refuseForeign(store: ObjectStore): Promise<void> {
   const genesis = store.localPath('rozen.cbor');
-  if (genesis === null) return;
+  if (genesis === null) return refuseForeignObjects(store);
   const folder = dirname(genesis);
   const found = namesIn(folder);
   const foreign =
@@ -79,6 +95,26 @@ function refuseForeign(store: ObjectStore): void {
   throw new RozenError('exists', `${store.location} is not empty (${foreign})`, {
     hint: `name a folder that does not exist yet, such as ${folder === '/' ? '' : folder}/rozen`,
   });
+}
+
+/** How many objects of a bucket are looked at: more do not come from an init. */
+const LOOKED_AT = 100;
+
+async function refuseForeignObjects(store: ObjectStore): Promise<void> {
+  let looked = 0;
+  try {
+    for await (const { name } of store.list('')) {
+      if (parseKeyName(name) === null && parseConfigName(name) === null && !name.startsWith('snapshots/')) {
+        throw new RozenError('exists', `${store.location} is not empty (${name})`, {
+          hint: 'name a prefix that holds nothing yet, such as s3://bucket/rozen',
+        });
+      }
+      if (++looked >= LOOKED_AT) return;
+    }
+  } catch (error) {
+    // A bucket that does not exist will be made.
+    if (!(error instanceof RozenError) || error.code !== 'not-found') throw error;
+  }
 }
 
 /** None of what is no folder, or cannot be read: what init does next tells why. */

@@ -19,8 +19,10 @@ export async function run(context: Context, args: string[], options: Options): P
   // Usually started already, before this was loaded.
   const launched = options.foreground ? null : launch();
   try {
+    const { location, endpoint, region, pathStyle, profile } = await context.repository();
     const request: MountRequest = {
-      location: (await context.repository()).location,
+      location,
+      s3: { endpoint, region, pathStyle, profile },
       mountpoint: resolve(args[0] as string),
       allowOther: options.allowOther ?? false,
       snapshot: options.snapshot ?? null,
