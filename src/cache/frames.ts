@@ -94,11 +94,7 @@ export function keepFetched(handle: number, offset: number, bytes: Buffer): void
 /** Closes the files and drops the fetched bytes of these archives, in this thread. */
 export function closeArchives(handles: Iterable<number>): void {
   const gone = new Set(handles);
-  for (const handle of gone) {
-    const fd = files.get(handle);
-    if (fd !== undefined) closeSync(fd);
-    files.delete(handle);
-  }
+  for (const handle of gone) forgetFile(handle);
   for (const range of fetched) {
     if (!gone.has(range.handle)) continue;
     fetched.delete(range);
@@ -117,6 +113,8 @@ function readFile(access: ArchiveAccess, offset: number, length: number): Buffer
       done += read;
     }
   } catch (cause) {
+    // A disk that went away and came back is read through a new descriptor only.
+    forgetFile(access.handle);
     throw new RozenError('io', `${access.object}: cannot be read (${(cause as NodeJS.ErrnoException).code})`, {
       hint: `see whether ${access.path} is there and readable`,
       cause,
@@ -131,12 +129,23 @@ function readFile(access: ArchiveAccess, offset: number, length: number): Buffer
 function openFile(access: ArchiveAccess): number {
   let fd = files.get(access.handle);
   if (fd !== undefined) return fd;
-  if (files.size >= MAX_FILES) {
-    const [oldest, oldFd] = files.entries().next().value!;
-    files.delete(oldest);
-    closeSync(oldFd);
+  if (files.size >= MAX_FILES) forgetFile(files.keys().next().value!);
+  for (;;) {
+    try {
+      fd = openSync(access.path!, 'r');
+      files.set(access.handle, fd);
+      return fd;
+    } catch (error) {
+      // Too many open files, here or on the whole machine: then with as many as there may be.
+      const { code } = error as NodeJS.ErrnoException;
+      if ((code !== 'EMFILE' && code !== 'ENFILE') || files.size === 0) throw error;
+      forgetFile(files.keys().next().value!);
+    }
   }
-  fd = openSync(access.path!, 'r');
-  files.set(access.handle, fd);
-  return fd;
+}
+
+function forgetFile(handle: number): void {
+  const fd = files.get(handle);
+  files.delete(handle);
+  if (fd !== undefined) closeSync(fd);
 }

@@ -1,3 +1,5 @@
+import type { OwnerMap } from '../fs/protocol/abi.ts';
+import type { Driver } from '../fs/serving.ts';
 import type { S3Options } from '../store/s3-place.ts';
 
 /** What the command hands to the process that serves a mount, and what that process answers. */
@@ -8,7 +10,10 @@ export interface MountRequest {
   /** What the location of a bucket does not say. */
   s3: S3Options;
   mountpoint: string;
+  driver: Driver;
   allowOther: boolean;
+  /** Owners and permissions that are shown instead of those that were backed up. */
+  map: OwnerMap;
   /** Only this snapshot, named as on the command line; null for all. */
   snapshot: string | null;
   /** Key material: travels through a pipe, never through argv or the environment. Null when there is none to be had. */

@@ -1,8 +1,10 @@
 import type { Worker } from 'node:worker_threads';
 import { RozenError } from '../errors.ts';
-import { type Server, serve } from '../fs/kernel/server.ts';
+import { serve } from '../fs/kernel/server.ts';
+import type { MountOrder, MountServer } from '../fs/serving.ts';
 import type { SnapshotFacts } from '../fs/vfs/catalogue.ts';
 import { openVfsHost } from '../fs/vfs/host.ts';
+import { stopThread } from '../posix/thread.ts';
 import { checkFingerprints, parseIdentityFile } from '../repository/identity-file.ts';
 import { type Credentials, openRepository } from '../repository/open.ts';
 import { cacheHome, stateHome } from '../repository/paths.ts';
@@ -10,7 +12,7 @@ import { openStore } from '../store/open.ts';
 import type { MountRequest } from './mount-request.ts';
 
 /** Opens the repository and serves it; resolves when the folder is there. Both the foreground command and the background process run this. */
-export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<Server> {
+export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<MountServer> {
   const store = openStore(request.location, request.s3);
   const { key } = request;
   const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
@@ -24,15 +26,19 @@ export async function startMount(request: MountRequest, ahead: Worker[] = []): P
   const choose = snapshot === null ? undefined : await chooser(snapshot);
   const host = await openVfsHost({ store, repository, choose });
   try {
-    return await serve({
+    const order: MountOrder = {
       mountpoint: request.mountpoint,
       host,
       source: store.location,
       allowOther: request.allowOther,
+      map: request.map,
       trace: request.trace,
-      ahead,
       keepClearOf: [store.location, cacheHome(), stateHome()],
-    });
+    };
+    if (request.driver === 'kernel') return await serve({ ...order, ahead });
+    const { serveNative } = await import('../fs/native/server.ts');
+    await Promise.all(ahead.map(stopThread));
+    return await serveNative(order);
   } catch (error) {
     await host.close();
     throw error;

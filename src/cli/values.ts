@@ -27,6 +27,27 @@ export function parsePercent(text: string, what: string): number {
   return value;
 }
 
+/** The number of a user or group: below 2^32 - 1, which means "none". */
+export function parseId(text: string, what: string): number {
+  const id = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(id < 0xffffffff)) {
+    throw new RozenError('usage', `${what}: '${text}' is no number of a user or group`, {
+      hint: 'id -u and id -g print those of the user',
+    });
+  }
+  return id;
+}
+
+/** `022` → the permission bits that are taken away. */
+export function parseUmask(text: string, what: string): number {
+  if (!/^0*[0-7]{1,3}$/.test(text)) {
+    throw new RozenError('usage', `${what}: '${text}' is no umask`, {
+      hint: 'write three octal digits, such as 022 or 077',
+    });
+  }
+  return Number.parseInt(text, 8);
+}
+
 /** The nearest of `known` by edit distance, if it is near enough to be a slip of the finger. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined;

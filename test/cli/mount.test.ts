@@ -29,6 +29,12 @@ function canMount(): boolean {
   }
 }
 
+function libfuse2(): boolean {
+  const found = spawnSync(process.execPath, ['-e', "require('fuse-native'); process.exit(0)"]).status === 0;
+  if (!found && process.env.CI === 'true') throw new Error('fuse-native does not load, and CI=true: it must be tested');
+  return found;
+}
+
 const mounted = (): boolean =>
   readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
@@ -97,6 +103,13 @@ describe('a mount is refused', () => {
     refused([join(home.dir, 'nowhere')], 1, /nowhere does not exist; make the folder first/);
   });
 
+  test('with owners and drivers that make no sense', () => {
+    refused(['--uid', 'me', mountpoint], 2, /--uid: 'me' is no number/);
+    refused(['--gid', '4294967295', mountpoint], 2, /--gid: '4294967295' is no number/);
+    refused(['--umask', '888', mountpoint], 2, /--umask: '888' is no umask/);
+    refused(['--driver', 'nfs', mountpoint], 2, /kernel, fuse-native/);
+  });
+
   test('with a wrong passphrase, no key, no repository, an unknown snapshot', () => {
     const wrong = home.run(['mount', mountpoint], { env: { ...repository, ROZEN_PASSWORD: 'wrong' } });
     expect(wrong).toMatchObject({ code: 6, stderr: expect.stringMatching(/^rozen: wrong passphrase/) });
@@ -133,6 +146,13 @@ describe.runIf(canMount())('a mount', () => {
     const { pid } = JSON.parse(home.ok(['mount', '--json', '--snapshot', 's@latest', mountpoint], env).stdout);
     expect(servers()).toEqual([pid]);
     expect(readdirSync(mountpoint)).toEqual(['file']);
+    home.ok(['umount', mountpoint]);
+  });
+
+  test('shows owners and permissions as told', () => {
+    home.ok(['mount', '--uid', '4242', '--gid', '4343', '--umask', '077', mountpoint], env);
+    const { uid, gid, mode } = statSync(join(mountpoint, 'snapshots/s/latest/file'));
+    expect([uid, gid, mode & 0o777]).toEqual([4242, 4343, 0o600]);
     home.ok(['umount', mountpoint]);
   });
 
@@ -225,5 +245,16 @@ describe.runIf(canMount())('a mount', () => {
     const log = join(home.dir, 'state/rozen/log/mount.log');
     expect(statSync(log).mode & 0o777).toBe(0o600);
     expect(readFileSync(log, 'utf8')).not.toContain(PASSPHRASE);
+  });
+
+  test.runIf(libfuse2())('stands by the driver fuse-native, and its server ends with it', async () => {
+    home.ok(['mount', '--driver', 'fuse-native', mountpoint], env);
+    expect(readFileSync(join(mountpoint, 'snapshots/s/latest/file'), 'utf8')).toBe('content\n');
+    expect(readFileSync(join(mountpoint, '.rozen/status'), 'utf8')).toMatch(/^snapshots +1 in 1 set$/m);
+    expect(servers()).toHaveLength(1);
+    home.ok(['backup', join(home.dir, 'source'), '--set', 'other'], { ...repository, ROZEN_PASSWORD: PASSPHRASE });
+    await until(() => readdirSync(join(mountpoint, 'snapshots')).includes('other'), 'the new set');
+    home.ok(['umount', mountpoint]);
+    await until(() => servers().length === 0, 'the server to end');
   });
 });

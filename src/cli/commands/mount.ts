@@ -2,15 +2,22 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { type ErrorCode, RozenError } from '../../errors.ts';
+import type { OwnerMap } from '../../fs/protocol/abi.ts';
+import type { Driver } from '../../fs/serving.ts';
 import { reasonOf } from '../../posix/reason.ts';
 import type { Context } from '../context.ts';
 import { EXIT } from '../exit.ts';
 import { type Launched, launch } from '../mount-launch.ts';
 import { type MountAnswer, type MountRequest, REQUEST_END } from '../mount-request.ts';
+import { parseId, parseUmask } from '../values.ts';
 
 interface Options {
   foreground?: boolean;
   allowOther?: boolean;
+  driver?: Driver;
+  uid?: string;
+  gid?: string;
+  umask?: string;
   snapshot?: string;
   trace?: boolean;
 }
@@ -24,7 +31,9 @@ export async function run(context: Context, args: string[], options: Options): P
       location,
       s3: { endpoint, region, pathStyle, profile },
       mountpoint: resolve(args[0] as string),
+      driver: options.driver ?? 'kernel',
       allowOther: options.allowOther ?? false,
+      map: ownerMap(options),
       snapshot: options.snapshot ?? null,
       key: await readKey(context),
       trace: options.trace ?? false,
@@ -34,6 +43,14 @@ export async function run(context: Context, args: string[], options: Options): P
     launched?.child.kill('SIGTERM');
     throw error;
   }
+}
+
+function ownerMap({ uid, gid, umask }: Options): OwnerMap {
+  return {
+    ...(uid === undefined ? {} : { uid: parseId(uid, '--uid') }),
+    ...(gid === undefined ? {} : { gid: parseId(gid, '--gid') }),
+    ...(umask === undefined ? {} : { umask: parseUmask(umask, '--umask') }),
+  };
 }
 
 /** The key in a form that can travel through a pipe: an identity file may itself be a pipe that only this process can read. */

@@ -13,13 +13,14 @@ import { Miss } from '../../cache/miss.ts';
 import { RozenError } from '../../errors.ts';
 import { EINTR, EIO, libc } from '../../posix/libc.ts';
 import { stopThread } from '../../posix/thread.ts';
-import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN, type OwnerMap } from '../protocol/abi.ts';
+import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN } from '../protocol/abi.ts';
 import { describeProblem, dispatch, fail } from '../protocol/dispatch.ts';
 import { answerInit } from '../protocol/init.ts';
 import { invalidateEntry, invalidateInode } from '../protocol/notify.ts';
 import { Reply } from '../protocol/reply.ts';
 import { Request } from '../protocol/request.ts';
 import { describeRequest } from '../protocol/trace.ts';
+import type { MountOrder, MountServer } from '../serving.ts';
 import type { Invalidation, VfsHost } from '../vfs.ts';
 import { CONTROL, type ReaderData, type ReaderMessage, STATE, send } from './channel.ts';
 import { detachByFusermount, findFusermount } from './fusermount.ts';
@@ -29,31 +30,20 @@ import { mountedAt } from './mount-table.ts';
 import { prepareReader } from './prepare.ts';
 import { isRoot, unmountAsRoot, unmountOnce } from './umount.ts';
 
-export interface ServeOptions {
-  mountpoint: string;
-  host: VfsHost;
-  /** What `mount` and `df` show; usually the repository's location. */
-  source: string;
-  allowOther?: boolean;
-  /** Default true: the kernel checks permissions and ACLs as they were backed up. */
-  enforcePermissions?: boolean;
-  map?: OwnerMap;
+export interface ServeOptions extends MountOrder {
   /** Number of reader threads; default one per core, 8 at most. */
   readers?: number;
-  /** One line per request on stderr. */
-  trace?: boolean;
   /** Reader threads that were started ahead by `prepareReader` with the host's module; they are used up. */
   ahead?: Worker[];
-  /** Folders that the mount must not cover: repository, cache, state. */
-  keepClearOf?: readonly string[];
 }
 
 /** Read-ahead of the kernel as root, in KiB. */
 const READ_AHEAD_KB = 1024;
 /** How often one request may meet a miss before it is given up: each attempt needs one more page or block at most. */
 const MAX_ATTEMPTS = 4096;
-/** A reader that dies (out of memory) is replaced this often at most. */
+/** Readers that die (out of memory) are replaced, this many within a minute at most: beyond that nothing would be answered. */
 const MAX_RESTARTS = 8;
+const RESTARTS_MS = 60_000;
 /** How long readers may take to end after the mount was taken away, in ms. */
 const GRACE = 2000;
 const MAX_READERS = 8;
@@ -63,7 +53,7 @@ interface Waiting {
   answered: boolean;
 }
 
-export class Server {
+class Server implements MountServer {
   readonly mountpoint: string;
   /** Resolves when the mount is gone and all readers have ended. */
   readonly closed: Promise<void>;
@@ -81,7 +71,8 @@ export class Server {
   private connection: string | null = null;
   private readonly notifications: Buffer[] = [];
   private notifying = false;
-  private restarts = 0;
+  /** When readers were replaced, in ms; the last ones. */
+  private restarts: number[] = [];
   private ending = false;
   private hostClosed = false;
   private resolveClosed!: () => void;
@@ -186,8 +177,9 @@ export class Server {
     this.answerForTheDead(worker);
     Atomics.compareExchange(this.control, CONTROL.LEAD, worker + 1, 0);
     Atomics.notify(this.control, CONTROL.LEAD);
-    if (state === STATE.GO && this.restarts < MAX_RESTARTS) {
-      this.restarts++;
+    this.restarts = this.restarts.filter((time) => performance.now() - time < RESTARTS_MS);
+    if (state === STATE.GO && this.restarts.length < MAX_RESTARTS) {
+      this.restarts.push(performance.now());
       this.startReader(worker).catch(() => {});
     } else if (this.readers.size === 0) {
       if (state === STATE.GO) this.abort();
@@ -211,7 +203,8 @@ export class Server {
     for (;;) {
       this.request.length = readSync(this.fd, this.request.bytes, 0, this.request.bytes.length, null);
       const session = answerInit(this.request, this.reply, {
-        enforcePermissions: this.options.enforcePermissions ?? true,
+        // An ACL speaks of the owners and permissions that were backed up, not of those that are shown instead.
+        enforceAcls: (this.options.enforcePermissions ?? true) && Object.keys(this.options.map ?? {}).length === 0,
       });
       send(this.fd, this.reply);
       if (session === null) continue;
@@ -390,7 +383,7 @@ export class Server {
 }
 
 /** Mounts and serves. The answer comes when the mount stands and every reader is at work. */
-export async function serve(options: ServeOptions): Promise<Server> {
+export async function serve(options: ServeOptions): Promise<MountServer> {
   const mountpoint = await prepareMountpoint(options.mountpoint, options.keepClearOf);
   const server = new Server(mountpoint, options);
   await server.start();

@@ -55,7 +55,8 @@ export interface Session {
 }
 
 export interface InitSettings {
-  enforcePermissions: boolean;
+  /** The kernel checks ACLs, and permissions with them. */
+  enforceAcls: boolean;
 }
 
 /**
@@ -89,7 +90,7 @@ export function answerInit(request: Request, reply: Reply, settings: InitSetting
   }
   const offered = words[IN.INIT.FLAGS]!;
   const extended = (offered & F.INIT_EXT) !== 0 && request.length >= IN.INIT.SIZE_EXT;
-  const flags = (WANTED | (settings.enforcePermissions ? ENFORCING : 0)) & offered;
+  const flags = (WANTED | (settings.enforceAcls ? ENFORCING : 0)) & offered;
   const flags2 = extended ? words[IN.INIT.FLAGS2]! & F2.HAS_EXPIRE_ONLY : 0;
   putInit(reply.words, OUT_HEADER.WORDS, {
     minor,

@@ -2,6 +2,8 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { OwnerMap } from '../../../src/fs/protocol/abi.ts';
+import type { Driver } from '../../../src/fs/serving.ts';
 
 const SERVE = new URL('./served/serve.mjs', import.meta.url).pathname;
 export const isRoot = process.getuid?.() === 0;
@@ -29,11 +31,14 @@ export interface Serving {
   host: 'mirror' | 'made-up';
   init: object;
   mountpoint: string;
+  /** Default kernel. */
+  driver?: Driver;
   /** Run as this user (root only). */
   user?: number;
   readers?: number;
   allowOther?: boolean;
   enforcePermissions?: boolean;
+  map?: OwnerMap;
   trace?: boolean;
   keepClearOf?: string[];
 }

@@ -15,7 +15,7 @@ function init(major: number, minor: number, { flags = ALL, size = 104, enforce =
   const request = new Request();
   request.load(bytes);
   const reply = new Reply();
-  const session = answerInit(request, reply, { enforcePermissions: enforce });
+  const session = answerInit(request, reply, { enforceAcls: enforce });
   return { session, error: reply.bytes.readInt32LE(4), body: reply.bytes.subarray(16, reply.length) };
 }
 

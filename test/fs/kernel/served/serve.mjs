@@ -1,8 +1,10 @@
-// node serve.mjs '{"host": "mirror", "init": {…}, "mountpoint": …, …ServeOptions}': mounts, says `ready`, serves until the end.
-import { serve } from '../../../../dist/fs/kernel/server.js';
-
-const { host: name, init, ...options } = JSON.parse(process.argv[2]);
+// node serve.mjs '{"host": "mirror", "init": {…}, "driver": …, "mountpoint": …, …ServeOptions}': mounts, says `ready`, serves until the end.
+const { host: name, init, driver = 'kernel', ...options } = JSON.parse(process.argv[2]);
 const host = (await import(`./${name}.mjs`)).createHost(init);
+const serve =
+  driver === 'kernel'
+    ? (await import('../../../../dist/fs/kernel/server.js')).serve
+    : (await import('../../../../dist/fs/native/server.js')).serveNative;
 try {
   const started = performance.now();
   const server = await serve({ source: 'rozen-test', ...options, host });
