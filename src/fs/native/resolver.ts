@@ -1,5 +1,6 @@
 /** From paths, which is all that libfuse's high-level interface tells, to nodes. What was found is kept. */
-import { ENOENT } from '../../posix/errno.ts';
+import { ENAMETOOLONG, ENOENT } from '../../posix/errno.ts';
+import { NAME_MAX } from '../protocol/abi.ts';
 import { emptyAttr, FsError, type Vfs } from '../vfs.ts';
 
 export interface NodePlace {
@@ -45,7 +46,8 @@ export class Resolver {
     attr.volatile = false;
     if (!vfs.lookup(parent.slot, parent.ino, Buffer.from(name), attr)) {
       const bytes = name.includes(REPLACEMENT) ? bytesOf(vfs, parent, name) : null;
-      if (bytes === null || !vfs.lookup(parent.slot, parent.ino, bytes, attr)) throw new FsError(ENOENT);
+      if (bytes === null) throw new FsError(Buffer.byteLength(name) > NAME_MAX ? ENAMETOOLONG : ENOENT);
+      if (!vfs.lookup(parent.slot, parent.ino, bytes, attr)) throw new FsError(ENOENT);
     }
     const fleeting = attr.volatile && (attr.mode & S_IFMT) === S_IFREG;
     const { slot, ino } = attr;
