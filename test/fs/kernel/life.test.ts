@@ -24,6 +24,7 @@ import {
   run,
   type Serving,
   serveAt,
+  until,
   workFolder,
 } from './mounted.ts';
 
@@ -38,7 +39,7 @@ describe.skipIf(mountObstacle() !== null)('the life of a mount', () => {
     mkdirSync(source);
     chmodSync(source, 0o755);
     writeFileSync(join(source, 'file'), 'content');
-    for (const name of ['missing-1', 'missing-2', 'never-3', 'broken-4', 'dying-5'])
+    for (const name of ['missing-1', 'missing-2', 'never-3', 'broken-4', 'dying-5', 'hungry-6'])
       writeFileSync(join(source, name), name.repeat(1000));
     for (let i = 10; i < 60; i++) writeFileSync(join(source, `missing-${i}`), `${i}`.repeat(100_000));
   });
@@ -154,6 +155,16 @@ describe.skipIf(mountObstacle() !== null)('the life of a mount', () => {
       await expect(readFile(join(mounted.dir, 'dying-5'))).rejects.toThrow(/EIO/);
       expect(readFileSync(join(mounted.dir, 'file'), 'utf8')).toBe('content');
     }
+    expect(await mounted.end()).toBe(0);
+  });
+
+  test('a reader thread that is out of memory is replaced, and the mount goes on', async () => {
+    const mounted = await start({ env: { NODE_OPTIONS: '--max-old-space-size=64' } });
+    for (let i = 0; i < 2; i++) {
+      await expect(readFile(join(mounted.dir, 'hungry-6'))).rejects.toThrow(/EIO/);
+      expect(readFileSync(join(mounted.dir, 'file'), 'utf8')).toBe('content');
+    }
+    await until(() => mounted.errors.includes('ERR_WORKER_OUT_OF_MEMORY'), 'word of it');
     expect(await mounted.end()).toBe(0);
   });
 

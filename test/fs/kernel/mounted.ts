@@ -41,6 +41,7 @@ export interface Serving {
   map?: OwnerMap;
   trace?: boolean;
   keepClearOf?: string[];
+  env?: Record<string, string>;
 }
 
 const running = new Set<Mounted>();
@@ -53,12 +54,15 @@ export class Mounted {
   errors = '';
   readonly exited: Promise<number | null>;
 
-  constructor({ user, ...serving }: Serving) {
+  constructor({ user, env, ...serving }: Serving) {
     this.dir = serving.mountpoint;
     const args = [process.execPath, SERVE, JSON.stringify(serving)];
     const setpriv = ['setpriv', '--reuid', String(user), '--regid', String(user), '--clear-groups'];
     const command = user === undefined ? args : [...setpriv, ...args];
-    this.child = spawn(command[0]!, command.slice(1), { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.child = spawn(command[0]!, command.slice(1), {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
     this.child.stdout!.on('data', (text) => {
       this.output += String(text);
     });

@@ -89,10 +89,14 @@ export function createVfs(init) {
   }
 
   function needed(node) {
-    const found = /^(missing|never|broken|dying)-(\d+)/.exec(node.name.toString('latin1'));
+    const found = /^(missing|never|broken|dying|hungry)-(\d+)/.exec(node.name.toString('latin1'));
     if (found === null) return;
     // In a worker this ends the thread alone.
     if (found[1] === 'dying') process.exit(1);
+    if (found[1] === 'hungry') {
+      const all = [];
+      for (;;) all.push(Array.from({ length: 10_000 }, (_, i) => ({ i })));
+    }
     if (found[1] === 'broken') throw new Error('made-up failure');
     if (found[1] === 'never' || Atomics.load(init.missing, Number(found[2])) === 0) {
       throw missArchive(found[1], Number(found[2]));
