@@ -21,7 +21,7 @@ function printDiverged(out: Output, file: DivergedFile): void {
 }
 
 /** `archived 1.2 MiB of 2026-11-01 10:00:00, here 1.1 MiB of …, first difference at byte 1,024`. */
-function differenceOf(file: Pick<DivergedFile, 'archived' | 'local' | 'differsAt' | 'exact'>): string {
+export function differenceOf(file: Pick<DivergedFile, 'archived' | 'local' | 'differsAt' | 'exact'>): string {
   const { archived, local, differsAt, exact } = file;
   const side = (it: DivergedFile['archived']): string => `${formatSize(it.size)} of ${formatTime(it.mtimeSec)}`;
   const where =

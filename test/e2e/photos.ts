@@ -1,6 +1,7 @@
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { encode } from 'jpeg-js';
+import type { Sandbox } from './rozen.ts';
 
 /** A JPEG of its own for each number, with the EXIF date that a camera would write. */
 export function photo(number: number, options: { width?: number; height?: number; date?: string } = {}): Buffer {
@@ -15,7 +16,7 @@ export function photo(number: number, options: { width?: number; height?: number
   return Buffer.concat([jpeg.subarray(0, 2), exifSegment(date), jpeg.subarray(2)]);
 }
 
-export function exifDate(number: number): string {
+function exifDate(number: number): string {
   return new Date(Date.UTC(2020, 0, 1) + number * 3_600_000)
     .toISOString()
     .slice(0, 19)
@@ -57,4 +58,12 @@ export function importPhotos(folder: string, count: number, perFolder = 8): stri
     paths.push(path);
   }
   return paths;
+}
+
+/** Makes the repository; what follows is opened by an identity file, which takes no time, unlike a passphrase. */
+export function initWithIdentity(box: Sandbox): void {
+  box.ok(['init']);
+  const file = join(box.dir, 'identity.txt');
+  box.ok(['key', 'export', '--owner', file]);
+  box.env.ROZEN_IDENTITY_FILE = file;
 }

@@ -21,7 +21,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
-import { importPhotos, photo } from './photos.ts';
+import { importPhotos, initWithIdentity, photo } from './photos.ts';
 import { Sandbox } from './rozen.ts';
 
 const PHOTOS = Number(process.env.ROZEN_WORM_PHOTOS ?? 24);
@@ -36,7 +36,7 @@ function begin(): { source: string; at: (path: string) => string } {
   box = new Sandbox();
   const source = join(box.dir, 'photos');
   mkdirSync(source);
-  box.ok(['init']);
+  initWithIdentity(box);
   return { source, at: (path) => join(source, path) };
 }
 

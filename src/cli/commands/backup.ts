@@ -9,8 +9,9 @@ import { EXIT } from '../exit.ts';
 import type { ProgressState } from '../progress.ts';
 import { nearest, parsePercent, parseSize } from '../values.ts';
 import { printWormReport, wormAsJson } from '../worm-report.ts';
+import { type PolicyOptions, policyOf } from '../worm-set.ts';
 
-interface Options {
+interface Options extends PolicyOptions {
   set?: string;
   mode?: 'snapshot' | 'worm';
   exclude?: string[];
@@ -24,9 +25,6 @@ interface Options {
   selfContained?: boolean;
   codec?: string;
   archiveSize?: string;
-  onChange?: 'warn' | 'accept' | 'restore';
-  onDelete?: 'record' | 'restore';
-  acceptNew?: 'yes' | 'no';
   rehash?: string;
   keep: boolean;
 }
@@ -134,13 +132,9 @@ export async function run(context: Context, args: string[], options: Options): P
 
 /** What holds for WORM sets; for others nothing of it may be given. */
 function wormOptions(options: Options, configured: SetConfig): Partial<BackupOptions> {
-  const { onChange, onDelete, acceptNew, keep } = options;
+  const { keep } = options;
   const rehash = options.rehash ?? configured.rehash;
-  const policy = {
-    ...(onChange === undefined ? {} : { onChange }),
-    ...(onDelete === undefined ? {} : { onDelete }),
-    ...(acceptNew === undefined ? {} : { acceptNew: acceptNew === 'yes' }),
-  };
+  const policy = policyOf(options);
   return {
     ...(Object.keys(policy).length === 0 ? {} : { policy }),
     ...(rehash === undefined ? {} : { rehash: parsePercent(rehash, '--rehash') }),

@@ -117,7 +117,7 @@ export interface DivergedFile {
   keptAs: Buffer | null;
 }
 
-interface ContentFacts {
+export interface ContentFacts {
   size: number;
   mtimeSec: number;
   mtimeNs: number;
