@@ -31,6 +31,17 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
 ];
 
 /** How snapshots are named, for the help of each command that takes one. */
+/** For `backup` and `set`. */
+const WORM_POLICY: readonly OptionSpec[] = [
+  {
+    flags: '--on-change <policy>',
+    description: 'worm: what to do about a file whose content changed',
+    choices: ['warn', 'accept', 'restore'],
+  },
+  { flags: '--on-delete <policy>', description: 'worm: about a file that is gone', choices: ['record', 'restore'] },
+  { flags: '--accept-new <answer>', description: 'worm: no freezes the set', choices: ['yes', 'no'] },
+];
+
 const NAMING = `A snapshot is named by the first characters of its id, by latest, SET@latest or SET@TIME (the newest one
 not after TIME, such as photos@2026-11-23 or 'photos@2026-11-23 18:30'). SNAPSHOT:PATH names a place in one.`;
 
@@ -102,10 +113,17 @@ is yours. With --recipient no passphrase is asked for: only the holders of these
       { flags: '--self-contained', description: 'refer to no archive of another snapshot' },
       { flags: '--codec <codec>', description: 'none, lz4 or zstd[:level]; default zstd:5' },
       { flags: '--archive-size <size>', description: 'goal of an archive, default 1G' },
+      ...WORM_POLICY,
+      {
+        flags: '--no-keep',
+        description: 'restore: do not keep the diverged file as NAME.rozen-diverged-TIME',
+      },
+      { flags: '--rehash <percent>', description: 'worm: read that share of the set again, oldest proof first' },
     ],
     examples: [
       ['rozen backup ~/Documents --set documents', 'back up a folder'],
       ['rozen backup / --set system -x --exclude-caches --exclude /var/tmp', 'a whole system'],
+      ['rozen backup ~/Photos --set photos --mode worm', 'contents that never change in silence'],
       ['rozen backup --set documents', 'with paths and options from the configuration'],
     ],
     stopsItself: true,
@@ -273,6 +291,35 @@ ${NAMING}`,
       ['rozen stats latest', 'one snapshot'],
     ],
     load: () => import('./commands/stats.ts'),
+  },
+  {
+    name: 'set',
+    summary: 'show or change the policy of a WORM set',
+    details: 'The policy is kept with the set. Options of a single rozen backup hold for that run only.',
+    arguments: [{ name: '<set>', description: 'name of the set' }],
+    options: WORM_POLICY,
+    examples: [
+      ['rozen set photos', 'what the set does about changes'],
+      ['rozen set photos --on-change restore', 'put archived content back from now on'],
+      ['rozen set photos --accept-new no', 'freeze it'],
+    ],
+    load: () => import('./commands/set.ts'),
+  },
+  {
+    name: 'status',
+    summary: 'tell what diverged in a WORM set, and since when',
+    details: 'Reads no file: it tells what the last backup saw. Exit code 4 when something has diverged.',
+    arguments: [{ name: '<set>', description: 'name of the set' }],
+    examples: [['rozen status photos', 'needs no passphrase on the machine that backs it up']],
+    load: () => import('./commands/status.ts'),
+  },
+  {
+    name: 'history',
+    summary: 'names, places and contents of one file over time',
+    details: 'The file is followed by its inode number, through renames and moves of it and of the folders above.',
+    arguments: [{ name: '<set:path>', description: 'where it is, or was' }],
+    examples: [['rozen history photos:2019/IMG_0001.jpg', 'its whole life']],
+    load: () => import('./commands/history.ts'),
   },
   {
     name: 'restore',

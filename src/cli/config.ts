@@ -25,6 +25,7 @@ export interface SetConfig {
   repository?: string;
   paths?: string[];
   mode?: string;
+  rehash?: string;
   exclude?: string[];
   excludeFile?: string[];
   excludeCaches?: boolean;
@@ -59,6 +60,7 @@ const SET_KEYS: Readonly<Record<string, Kind>> = {
   repository: 'string',
   paths: 'paths',
   mode: 'string',
+  rehash: 'string',
   exclude: 'strings',
   'exclude-file': 'paths',
   'exclude-caches': 'boolean',

@@ -16,6 +16,8 @@ export interface CredentialOptions {
 export interface Credentials {
   identityFile?: string;
   passphrase?: () => Promise<string>;
+  /** The passphrase is asked for on the terminal. */
+  asks?: boolean;
 }
 
 /**
@@ -38,7 +40,7 @@ export function chooseCredentials(options: CredentialOptions, env: NodeJS.Proces
   const configuredCommand = configured.passwordCommand;
   if (configuredCommand !== undefined) return { passphrase: once(() => passphraseFromCommand(configuredCommand)) };
   // Without a terminal nobody can be asked: a write-only machine in a cron job must not fail for that.
-  return canPrompt() ? { passphrase: once(() => askPassphrase('Passphrase')) } : {};
+  return canPrompt() ? { passphrase: once(() => askPassphrase('Passphrase')), asks: true } : {};
 }
 
 /** The passphrase of a new key: --new-password-file, else the same sources for `init`, else asked for twice. */

@@ -26,7 +26,15 @@ export type { CommitDraft, SnapshotSlot } from './draft.ts';
 export { initRepository } from './init.ts';
 export type { OnProblem } from './lineages.ts';
 export { openRepository } from './open.ts';
-export type { AnyRecord, SnapshotBody, SnapshotRecord, SnapshotTree, UnchangedRecord } from './snapshot-record.ts';
+export type {
+  AnyRecord,
+  SnapshotBody,
+  SnapshotRecord,
+  SnapshotTree,
+  UnchangedRecord,
+  WormPolicy,
+} from './snapshot-record.ts';
+export { DEFAULT_POLICY } from './snapshot-record.ts';
 
 /** What `open` and `init` found out. */
 export interface RepositoryParts {

@@ -67,10 +67,24 @@ export interface UnchangedRecord extends RecordCommon {
 
 export type AnyRecord = SnapshotRecord | UnchangedRecord;
 
+/** What a WORM set does about changes; kept with the set, in every snapshot of it. */
+export interface WormPolicy {
+  /** A file whose content changed: only tell, store the new content as a new version, or write the archived one back. */
+  onChange: 'warn' | 'accept' | 'restore';
+  /** A file that is gone: record it, or write it back. */
+  onDelete: 'record' | 'restore';
+  /** False: a frozen set, which takes no new files. */
+  acceptNew: boolean;
+}
+
+export const DEFAULT_POLICY: Readonly<WormPolicy> = { onChange: 'warn', onDelete: 'record', acceptNew: true };
+
 /** What only readers may know. */
 export interface SnapshotBody {
   set: string;
   mode: 'worm' | 'snapshot';
+  /** WORM sets only. */
+  policy?: WormPolicy;
   host: string;
   user: string;
   /** The backed-up folders, absolute, as bytes. */
@@ -262,6 +276,7 @@ function decodeBody(map: CborMap): SnapshotBody {
   return {
     set: field.text(map, 'set', 255),
     mode,
+    ...(mode === 'worm' ? { policy: decodePolicy(map.policy) } : {}),
     host: field.text(map, 'host', 1024),
     user: field.text(map, 'user', 1024),
     paths: field.list(map, 'paths', 65_536).map((path) => {
@@ -270,5 +285,15 @@ function decodeBody(map: CborMap): SnapshotBody {
     }),
     tags: field.texts(map, 'tags', 65_536),
     stats,
+  };
+}
+
+/** Of a body or a `history` row. What is missing or unknown to this version is the careful choice. */
+export function decodePolicy(value: unknown): WormPolicy {
+  const { onChange, onDelete, acceptNew } = (typeof value === 'object' && value !== null ? value : {}) as CborMap;
+  return {
+    onChange: onChange === 'accept' || onChange === 'restore' ? onChange : DEFAULT_POLICY.onChange,
+    onDelete: onDelete === 'restore' ? onDelete : DEFAULT_POLICY.onDelete,
+    acceptNew: acceptNew !== false,
   };
 }

@@ -418,6 +418,6 @@ test('what makes no sense is refused', async () => {
   await expect(place.backup({ paths: [Buffer.from('/nowhere/at/all')] })).rejects.toMatchObject({ code: 'not-found' });
   await expect(place.backup({ exclude: ['['] })).rejects.toMatchObject({ code: 'usage' });
   await expect(place.backup({ set: '' })).rejects.toMatchObject({ code: 'usage' });
-  await expect(place.backup({ mode: 'worm' })).rejects.toMatchObject({ code: 'unsupported' });
+  await expect(place.backup({ mode: 'worm', set: 'w', selfContained: true })).rejects.toMatchObject({ code: 'usage' });
   rmSync(place.folder, { recursive: true });
 });

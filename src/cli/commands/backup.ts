@@ -7,9 +7,11 @@ import type { Context } from '../context.ts';
 import { formatCount, formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from '../display.ts';
 import { EXIT } from '../exit.ts';
 import type { ProgressState } from '../progress.ts';
-import { nearest, parseSize } from '../values.ts';
+import { nearest, parsePercent, parseSize } from '../values.ts';
+import { printWormReport, wormAsJson } from '../worm-report.ts';
+import { type PolicyOptions, policyOf } from '../worm-set.ts';
 
-interface Options {
+interface Options extends PolicyOptions {
   set?: string;
   mode?: 'snapshot' | 'worm';
   exclude?: string[];
@@ -23,6 +25,8 @@ interface Options {
   selfContained?: boolean;
   codec?: string;
   archiveSize?: string;
+  rehash?: string;
+  keep: boolean;
 }
 
 const MARKS: Readonly<Record<EntryClass, string>> = {
@@ -32,6 +36,11 @@ const MARKS: Readonly<Record<EntryClass, string>> = {
   moved: 'R',
   unchanged: ' ',
   deleted: '-',
+  copied: 'C',
+  returned: 'R',
+  diverged: '!',
+  restored: '<',
+  refused: 'x',
 };
 
 export async function run(context: Context, args: string[], options: Options): Promise<number> {
@@ -51,13 +60,14 @@ export async function run(context: Context, args: string[], options: Options): P
   const { parseCodec } = await import('../../archive/codec/index.ts');
   const codec = options.codec ?? configured.codec ?? config.defaults.codec;
   const archiveSize = options.archiveSize ?? configured.archiveSize ?? config.defaults.archiveSize;
-  const mode = options.mode ?? configured.mode ?? 'snapshot';
-  if (mode !== 'snapshot' && mode !== 'worm') {
+  const mode = options.mode ?? configured.mode;
+  if (mode !== undefined && mode !== 'snapshot' && mode !== 'worm') {
     throw new RozenError('usage', `set '${set}': unknown mode '${mode}'`, { hint: 'it is snapshot or worm' });
   }
   const settings: Omit<BackupOptions, 'repository' | 'stateDir'> = {
     set,
-    mode,
+    ...(mode === undefined ? {} : { mode }),
+    ...wormOptions(options, configured),
     paths,
     exclude: [...(configured.exclude ?? []), ...(options.exclude ?? [])],
     excludeFiles: [...(configured.excludeFile ?? []), ...(options.excludeFile ?? [])],
@@ -74,6 +84,8 @@ export async function run(context: Context, args: string[], options: Options): P
     ...(codec === undefined ? {} : { codec: parseCodec(codec) }),
     ...(archiveSize === undefined ? {} : { archiveSize: parseSize(archiveSize, '--archive-size') }),
   };
+  const { asks, ...credentials } = await context.credentials(configured.repository);
+  settings.readArchive = asks !== true && Object.keys(credentials).length > 0;
   const repository = await context.open('write', configured.repository);
   const { repositoryStateDir } = await import('../../repository/paths.ts');
   const { backup } = await import('../../snapshot/backup/backup.ts');
@@ -107,11 +119,27 @@ export async function run(context: Context, args: string[], options: Options): P
     progress.stop();
     await out.flush();
     if (out.json) out.document(reportAsJson(report));
-    else for (const line of reportLines(report)) out.line(line);
+    else {
+      if (report.worm !== null) printWormReport(out, report.worm, context.options.verbose === true);
+      for (const line of reportLines(report)) out.line(line);
+    }
+    if (report.worm !== null && (report.worm.openCount > 0 || report.worm.refusedCount > 0)) return EXIT.diverged;
     return report.problems.length > 0 ? EXIT.incomplete : EXIT.done;
   } finally {
     progress.stop();
   }
+}
+
+/** What holds for WORM sets; for others nothing of it may be given. */
+function wormOptions(options: Options, configured: SetConfig): Partial<BackupOptions> {
+  const { keep } = options;
+  const rehash = options.rehash ?? configured.rehash;
+  const policy = policyOf(options);
+  return {
+    ...(Object.keys(policy).length === 0 ? {} : { policy }),
+    ...(rehash === undefined ? {} : { rehash: parsePercent(rehash, '--rehash') }),
+    keepDiverged: keep,
+  };
 }
 
 /** Without --set: the one set of the configuration, when there is exactly one and no paths are given. */
@@ -134,13 +162,29 @@ function userName(): string {
   }
 }
 
+/** In the order of the report. */
+const CLASSES = [
+  'new',
+  'copied',
+  'changed',
+  'diverged',
+  'restored',
+  'metadata',
+  'moved',
+  'returned',
+  'deleted',
+  'refused',
+  'unchanged',
+] as const;
+
 const total = (counts: ClassCounts): number => counts.files + counts.folders + counts.others;
 
 function reportLines(report: BackupReport): string[] {
   const { classes } = report;
   const words: string[] = [];
-  for (const name of ['new', 'changed', 'metadata', 'moved', 'deleted', 'unchanged'] as const) {
-    const count = total(classes[name]);
+  for (const name of CLASSES) {
+    const counts = classes[name];
+    const count = counts === undefined ? 0 : total(counts);
     if (count > 0) words.push(`${formatCount(count)} ${name === 'metadata' ? 'with other attributes' : name}`);
   }
   const seconds = (report.finishedAt - report.startedAt) / 1000;
@@ -159,9 +203,10 @@ function reportLines(report: BackupReport): string[] {
 }
 
 function reportAsJson(report: BackupReport): Record<string, unknown> {
-  const { startedAt, finishedAt, problems, skipped, ...rest } = report;
+  const { startedAt, finishedAt, problems, skipped, worm, ...rest } = report;
   return {
     ...rest,
+    ...(worm === null ? {} : { worm: wormAsJson(worm) }),
     startedAt: isoTime(Math.floor(startedAt / 1000), (startedAt % 1000) * 1e6),
     finishedAt: isoTime(Math.floor(finishedAt / 1000), (finishedAt % 1000) * 1e6),
     skipped: skipped.map(({ path, reason }) => ({ ...jsonName('path', path), reason })),

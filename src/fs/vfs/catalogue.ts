@@ -18,6 +18,8 @@ export interface CatalogueSet {
   number: number;
   /** A name that can stand in a folder. */
   name: string;
+  /** A WORM set: `worm` shows it too. */
+  worm: boolean;
   /** By time, of all lineages; the last one is the latest. */
   snapshots: CatalogueSnapshot[];
 }
@@ -36,6 +38,8 @@ export interface Catalogue {
 export interface SnapshotFacts {
   id: string;
   set: string;
+  /** Of a WORM set. */
+  worm?: boolean;
   lineage: string;
   sequence: number;
   timeSec: number;
@@ -113,7 +117,7 @@ export function buildCatalogue(options: {
     let name = folderName(set);
     if (names.has(name)) name = `${name}#${number}`;
     names.add(name);
-    sets.push({ number, name, snapshots });
+    sets.push({ number, name, worm: list.some((facts) => facts.worm === true), snapshots });
   }
   sets.sort((a, b) => a.number - b.number);
   const { since, owner, usage, root } = options;

@@ -17,7 +17,7 @@ import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
 import { Board, createBoardMemory } from './board.ts';
 import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
 import { type HostMessage, type OpenSnapshot, type ReaderProblem, SnapshotMiss, type VfsInit } from './messages.ts';
-import { BY_ID, generationOf, SNAPSHOTS, setFolder, VERSIONS, VIRTUAL_SLOT } from './nodes.ts';
+import { BY_ID, generationOf, ROOT, SNAPSHOTS, setFolder, VERSIONS, VIRTUAL_SLOT, WORM, wormFolder } from './nodes.ts';
 import { SlotTable } from './slot-table.ts';
 import { SnapshotList } from './snapshot-list.ts';
 import { SnapshotVfs } from './snapshot-vfs.ts';
@@ -363,6 +363,12 @@ function changes(before: Catalogue, after: Catalogue): Invalidation[] {
     } else if (old.snapshots.length !== set.snapshots.length) {
       found.push({ slot: VIRTUAL_SLOT, ino: setFolder(set.number), name: Buffer.from('latest') });
       found.push({ slot: VIRTUAL_SLOT, ino: VERSIONS, name });
+      for (const child of set.worm ? ['current', 'deleted'] : [])
+        found.push({ slot: VIRTUAL_SLOT, ino: wormFolder(set.number), name: Buffer.from(child) });
+    }
+    if (set.worm && old?.worm !== true) {
+      found.push({ slot: VIRTUAL_SLOT, ino: ROOT, name: Buffer.from('worm') });
+      found.push({ slot: VIRTUAL_SLOT, ino: WORM, name });
     }
   }
   if (found.length > 0) found.push({ slot: VIRTUAL_SLOT, ino: BY_ID, name: null });

@@ -125,12 +125,12 @@ export class SnapshotList {
 
   /** What the history of a snapshot does not know: a lineage that began anew, or a snapshot that refers to no other. */
   async #takeOlder(newer: SnapshotRecord, sequence: number): Promise<void> {
-    const { set } = this.#listed.get(hex(newer.id))!.facts;
+    const { set, worm = false } = this.#listed.get(hex(newer.id))!.facts;
     for (const record of await this.#recordsBefore(newer.tag, sequence)) {
       const id = hex(record.id);
       if (this.#listed.has(id)) continue;
       const { tag, timeSec, timeNs } = record;
-      const facts = { id, set, lineage: tag, sequence: record.sequence, timeSec, timeNs };
+      const facts = { id, set, worm, lineage: tag, sequence: record.sequence, timeSec, timeNs };
       this.#listed.set(id, { facts, open: record, by: null, treeRow: record.tree.row });
     }
   }
@@ -146,11 +146,13 @@ export class SnapshotList {
     try {
       const reader = await this.open(id);
       const history = await this.#history(reader);
-      facts.set = history.set ?? (await this.#options.repository.openBody(record)).set;
+      const info = history.info ?? (await this.#options.repository.openBody(record));
+      facts.set = info.set;
+      facts.worm = info.mode === 'worm';
       for (const older of history.rows) {
         if (this.#listed.has(older.id)) continue;
         const { id: olderId, treeRow, ...when } = older;
-        const olderFacts = { id: olderId, set: facts.set, lineage: tag, ...when };
+        const olderFacts = { id: olderId, set: facts.set, worm: facts.worm, lineage: tag, ...when };
         this.#listed.set(olderId, { facts: olderFacts, open: null, by: reader, treeRow });
       }
       return Math.min(sequence, ...history.rows.slice(0, 1).map((row) => row.sequence));
@@ -180,7 +182,7 @@ export class SnapshotList {
         info = page.slice(HISTORY.info, i);
       }
     });
-    return { rows, set: info === null ? null : setOf(info) };
+    return { rows, info: info === null ? null : infoOf(info) };
   }
 
   /** The snapshots of a lineage below a sequence, newest first. */
@@ -211,10 +213,11 @@ export class SnapshotList {
   }
 }
 
-/** The set's name in the info of a history row; null when it does not say. */
-function setOf(info: Buffer): string | null {
+/** Name and mode of the set in the info of a history row; null when it does not say. */
+function infoOf(info: Buffer): { set: string; mode: string } | null {
   const map = asMap(decodeCbor(info, { what: 'history' }), 'history');
-  return map.set === undefined ? null : field.text(map, 'set');
+  if (map.set === undefined) return null;
+  return { set: field.text(map, 'set'), mode: map.mode === 'worm' ? 'worm' : 'snapshot' };
 }
 
 function hex(id: Uint8Array): string {

@@ -2,6 +2,7 @@
  * One snapshot as a filesystem: names, attributes, content, straight from the columns of its pages. Holds no state per
  * file; its cursors remember the last leaves, so that a walk in order descends once per page.
  */
+import { HASH_SIZE } from '../../archive/format.ts';
 import type { Cursor, PageSource } from '../../archive/tree/read.ts';
 import { Cursor as TreeCursor } from '../../archive/tree/read.ts';
 import {
@@ -101,7 +102,8 @@ export class SnapshotTree {
     attr.ino = page.num(INODE.inode, i);
     attr.generation = this.#generation;
     attr.mode = page.num(INODE.mode, i);
-    attr.nlink = page.num(INODE.nlink, i);
+    // What was deleted has none, but the kernel would take that for a file on its way out.
+    attr.nlink = Math.max(1, page.num(INODE.nlink, i));
     attr.uid = page.num(INODE.uid, i);
     attr.gid = page.num(INODE.gid, i);
     attr.rdev = page.num(INODE.rdev, i);
@@ -275,6 +277,21 @@ export class SnapshotTree {
     if (version < 0) return null;
     const cursor = this.cursor('versions');
     return cursor.find(ino, version) ? cursor.page!.slice(VERSION.contentId, cursor.index).toString('hex') : null;
+  }
+
+  /** Versions of a file that are stored: content id, and the sequence of the snapshot that had it first. */
+  storedVersions(ino: number): { id: string; sequence: number }[] {
+    const found: { id: string; sequence: number }[] = [];
+    const cursor = this.cursor('versions');
+    for (let on = cursor.seek(ino); on; on = cursor.next()) {
+      const page = cursor.page!;
+      if (page.num(VERSION.inode, cursor.index) !== ino) break;
+      const id = page.slice(VERSION.contentId, cursor.index);
+      // Other lengths are of contents that were seen and not stored.
+      if (id.length === HASH_SIZE)
+        found.push({ id: id.toString('hex'), sequence: page.num(VERSION.version, cursor.index) });
+    }
+    return found;
   }
 
   /** Rows of the archives that hold a file's content, each once, in order of use. */

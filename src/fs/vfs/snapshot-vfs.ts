@@ -21,8 +21,9 @@ import {
 } from '../vfs.ts';
 import { Board, COUNT } from './board.ts';
 import type { Catalogue, CatalogueSnapshot } from './catalogue.ts';
+import { DeletedView } from './deleted.ts';
 import { type HostMessage, type OpenSnapshot, SnapshotMiss } from './messages.ts';
-import { isFolder, VIEW_BIT, VIRTUAL_SLOT } from './nodes.ts';
+import { DELETED_BIT, isFolder, VIEW_BIT, VIRTUAL_SLOT } from './nodes.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import { renderStatus, type StatusFacts } from './status.ts';
 import { TreePages } from './tree-pages.ts';
@@ -62,6 +63,7 @@ export class SnapshotVfs implements Vfs {
   readonly #pages: TreePages;
   readonly #virtual: VirtualFolders;
   readonly #versions: VersionView;
+  readonly #deletedView: DeletedView;
   readonly #opened = new Map<number, OpenSnapshot>();
   readonly #trees = new Map<number, SnapshotTree>();
   readonly #entry: DirectoryEntry = { source: NOTHING, start: 0, end: 0, attr: emptyAttr(), cookie: 0 };
@@ -87,6 +89,7 @@ export class SnapshotVfs implements Vfs {
       olderThan: (slot) => this.#olderThan(slot),
       trees: (slots) => this.#allTrees(slots),
     });
+    this.#deletedView = new DeletedView((slot) => this.#tree(slot));
   }
 
   get pagesDecoded(): number {
@@ -126,6 +129,8 @@ export class SnapshotVfs implements Vfs {
         this.#virtual.readdir(ino, { cookie, attributes, sink, complete }, this.#entry);
       } else if (slot >= VIEW_BIT) {
         this.#versions.readdir({ slot, ino, parent: this.#parent(slot, ino) }, options, this.#entry);
+      } else if (slot >= DELETED_BIT) {
+        this.#deletedView.readdir({ slot, ino, parent: this.#parent(slot, ino) }, options, this.#entry);
       } else {
         const parent = cookie < 2 ? this.#parent(slot, ino) : { slot: 0, ino: 0 };
         this.#tree(slot).readdir(ino, { cookie, attributes, sink, parent }, this.#entry);
@@ -139,7 +144,7 @@ export class SnapshotVfs implements Vfs {
     try {
       slot = this.#real(slot);
       if (slot === VIRTUAL_SLOT) return this.#virtual.readlink(ino);
-      if (slot >= VIEW_BIT) throw new FsError(EINVAL);
+      if (slot >= DELETED_BIT) throw new FsError(EINVAL);
       return this.#tree(slot).readlink(ino);
     } catch (error) {
       throw this.#refusal(error);
@@ -150,7 +155,7 @@ export class SnapshotVfs implements Vfs {
     const held: number[] = [];
     try {
       slot = this.#real(slot);
-      if (slot >= VIEW_BIT) throw new FsError(EISDIR);
+      if (slot >= DELETED_BIT) throw new FsError(EISDIR);
       const { offset, size, sink } = range;
       if (slot === VIRTUAL_SLOT) {
         sink.push(this.#virtual.read(ino).subarray(offset, offset + size));
@@ -171,7 +176,7 @@ export class SnapshotVfs implements Vfs {
   getxattr(slot: number, ino: number, name: Uint8Array): Uint8Array | null {
     try {
       slot = this.#real(slot);
-      if (slot === VIRTUAL_SLOT || slot >= VIEW_BIT) return null;
+      if (slot === VIRTUAL_SLOT || slot >= DELETED_BIT) return null;
       const tree = this.#tree(slot);
       if (ROZEN_XATTR.compare(name, 0, Math.min(name.length, ROZEN_XATTR.length)) === 0) {
         const value = this.#rozenXattr(tree, ino, Buffer.from(name).toString('latin1', ROZEN_XATTR.length));
@@ -186,7 +191,7 @@ export class SnapshotVfs implements Vfs {
   listxattr(slot: number, ino: number): Uint8Array {
     try {
       slot = this.#real(slot);
-      return slot === VIRTUAL_SLOT || slot >= VIEW_BIT ? NOTHING : this.#tree(slot).listxattr(ino);
+      return slot === VIRTUAL_SLOT || slot >= DELETED_BIT ? NOTHING : this.#tree(slot).listxattr(ino);
     } catch (error) {
       throw this.#refusal(error);
     }
@@ -195,7 +200,7 @@ export class SnapshotVfs implements Vfs {
   lseek(slot: number, ino: number, offset: number, whence: number): number {
     try {
       slot = this.#real(slot);
-      if (slot === VIRTUAL_SLOT || slot >= VIEW_BIT) throw new FsError(EINVAL);
+      if (slot === VIRTUAL_SLOT || slot >= DELETED_BIT) throw new FsError(EINVAL);
       return this.#tree(slot).lseek(ino, offset, whence);
     } catch (error) {
       throw this.#refusal(error);
@@ -229,6 +234,7 @@ export class SnapshotVfs implements Vfs {
     const slot = this.#real(nodeSlot);
     if (slot === VIRTUAL_SLOT) this.#virtual.getattr(ino, attr);
     else if (slot >= VIEW_BIT) this.#versions.getattr(slot, ino, attr);
+    else if (slot >= DELETED_BIT) this.#deletedView.getattr(slot, ino, attr);
     else this.#tree(slot).getattr(ino, attr);
     if (attr.ino === ROOT_INODE && attr.slot === this.#virtual.catalogue.root) attr.slot = VIRTUAL_SLOT;
   }
@@ -249,6 +255,7 @@ export class SnapshotVfs implements Vfs {
       }
     }
     if (slot >= VIEW_BIT) return this.#versions.lookup({ slot, ino }, name, attr);
+    if (slot >= DELETED_BIT) return this.#deletedView.lookup({ slot, ino }, name, attr);
     if (slot === VIRTUAL_SLOT) {
       const found = this.#virtual.lookup(ino, name, attr);
       if (found === null) return false;
@@ -268,13 +275,13 @@ export class SnapshotVfs implements Vfs {
     if (ino === ROOT_INODE) {
       return { slot: VIRTUAL_SLOT, ino: slot === root ? ROOT_INODE : this.#virtual.parentOfRoot(slot) };
     }
-    const parent = this.#tree(slot & ~VIEW_BIT).parentOf(ino);
+    const parent = this.#tree(slot & ~(VIEW_BIT | DELETED_BIT)).parentOf(ino);
     return { slot: parent === ROOT_INODE && slot === root ? VIRTUAL_SLOT : slot, ino: parent };
   }
 
   /** For a listing of snapshots: attributes of those that are open; opening all of them would cost a read for each. */
   #fillIfOpen(attr: Attr): boolean {
-    if (!this.#opened.has(attr.slot & ~VIEW_BIT)) return false;
+    if (!this.#opened.has(attr.slot & ~(VIEW_BIT | DELETED_BIT))) return false;
     this.#getattr(attr.slot, attr.ino, attr);
     return true;
   }

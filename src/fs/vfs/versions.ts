@@ -188,7 +188,31 @@ export class VersionView {
         byContent.set(content, { tree, ino: at, name: Buffer.from(snapshots[index]!.name) });
       }
     }
+    this.#addOwnVersions(viewSlot, ino, { snapshots, trees, byContent });
     return [...byContent.values()];
+  }
+
+  /** Of a WORM set: contents that the file had under other names too. */
+  #addOwnVersions(
+    viewSlot: number,
+    ino: number,
+    found: {
+      snapshots: readonly CatalogueSnapshot[];
+      trees: readonly SnapshotTree[];
+      byContent: Map<string, Content>;
+    },
+  ): void {
+    const { snapshots, trees, byContent } = found;
+    const { tree } = this.#start(viewSlot);
+    const { lineage } = snapshots[0]!;
+    for (const { id, sequence } of tree.storedVersions(ino)) {
+      if (byContent.has(id)) continue;
+      const at = snapshots.findIndex((it) => it.lineage === lineage && it.sequence === sequence);
+      if (at < 0 || trees[at]!.contentId(ino) !== id) continue;
+      const plain = snapshots[at]!.name;
+      const taken = [...byContent.values()].some(({ name }) => name.equals(Buffer.from(plain)));
+      byContent.set(id, { tree: trees[at]!, ino, name: Buffer.from(taken ? `${plain}~` : plain) });
+    }
   }
 
   #all(viewSlot: number): SnapshotTree[] {

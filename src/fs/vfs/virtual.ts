@@ -4,6 +4,8 @@
  *   snapshots/<set>/<time>    the root of a snapshot, node (slot, 1); `latest` is a symlink to the newest
  *   by-id/<snapshot id>       a symlink: a folder cannot have two places in a kernel's tree
  *   versions/<set>            the view from the newest snapshot back, node (slot | VIEW_BIT, 1)
+ *   worm/<set>/current        a symlink to the newest snapshot of a WORM set
+ *   worm/<set>/deleted        what is gone, node (slot | DELETED_BIT, 1) of the newest
  *   .rozen/status             a text, made anew for each lookup
  *
  * Listings only grow at their end, so a cookie (the number of the entry) stays right when a snapshot appears.
@@ -15,6 +17,8 @@ import type { Catalogue, CatalogueSet, CatalogueSnapshot } from './catalogue.ts'
 import {
   BY_ID,
   BY_ID_BASE,
+  CURRENT_BASE,
+  DELETED_BIT,
   DOT_ROZEN,
   LATEST_BASE,
   linkOfInode,
@@ -30,6 +34,9 @@ import {
   VERSIONS,
   VIEW_BIT,
   VIRTUAL_SLOT,
+  WORM,
+  wormFolder,
+  wormSetOfInode,
 } from './nodes.ts';
 
 /** What a name in a virtual folder leads to. */
@@ -80,8 +87,10 @@ export class VirtualFolders {
   /** The folder in which the root of a snapshot (or of its view) stands. */
   parentOfRoot(slot: number): number {
     if (slot >= VIEW_BIT) return VERSIONS;
-    const place = this.#bySlot.get(slot);
-    return place === undefined ? ROOT : setFolder(place.set.number);
+    const deleted = slot >= DELETED_BIT;
+    const place = this.#bySlot.get(slot & ~DELETED_BIT);
+    if (place === undefined) return ROOT;
+    return deleted ? wormFolder(place.set.number) : setFolder(place.set.number);
   }
 
   /**
@@ -107,6 +116,7 @@ export class VirtualFolders {
   }
 
   parent(ino: number): number {
+    if (wormSetOfInode(ino) >= 0) return WORM;
     return setOfInode(ino) >= 0 ? SNAPSHOTS : ROOT;
   }
 
@@ -114,8 +124,8 @@ export class VirtualFolders {
     const { since } = this.#catalogue;
     attr.slot = VIRTUAL_SLOT;
     attr.ino = ino;
-    if (ino === ROOT || ino === SNAPSHOTS || ino === BY_ID || ino === VERSIONS || ino === DOT_ROZEN) {
-      const folders = ino === ROOT ? 4 : ino === SNAPSHOTS || ino === VERSIONS ? this.#folder(ino).list.length : 0;
+    if (FIXED.has(ino)) {
+      const folders = ino === DOT_ROZEN || ino === BY_ID ? 0 : this.#folder(ino).list.length;
       this.#fill(attr, { mode: S_IFDIR | 0o555, nlink: 2 + folders, ...since });
       return;
     }
@@ -132,11 +142,12 @@ export class VirtualFolders {
       this.#fill(attr, { mode: S_IFLNK | 0o777, size: target.length, sec: snapshot.timeSec, ns: snapshot.timeNs });
       return;
     }
-    const set = this.#sets.get(setOfInode(ino));
+    const ofWorm = wormSetOfInode(ino);
+    const set = this.#sets.get(ofWorm >= 0 ? ofWorm : setOfInode(ino));
     if (set === undefined) throw new FsError(ESTALE);
     const newest = newestOf(set);
     const time = { sec: newest.timeSec, ns: newest.timeNs };
-    this.#fill(attr, { mode: S_IFDIR | 0o555, nlink: 2 + set.snapshots.length, ...time });
+    this.#fill(attr, { mode: S_IFDIR | 0o555, nlink: 2 + (ofWorm >= 0 ? 1 : set.snapshots.length), ...time });
   }
 
   /** `complete(attr)` fills the attributes of a node of a snapshot, or says that it is not open yet. */
@@ -174,7 +185,8 @@ export class VirtualFolders {
     const link = linkOfInode(ino);
     if (link === null) throw new FsError(EINVAL);
     const { set, snapshot } = this.#place(link.slot);
-    return Buffer.from(link.latest ? snapshot.name : `../snapshots/${set.name}/${snapshot.name}`);
+    if (link.as === 'latest') return Buffer.from(snapshot.name);
+    return Buffer.from(`${link.as === 'id' ? '..' : '../..'}/snapshots/${set.name}/${snapshot.name}`);
   }
 
   read(ino: number): Buffer {
@@ -209,6 +221,7 @@ export class VirtualFolders {
         own('by-id', BY_ID, S_IFDIR),
         own('versions', VERSIONS, S_IFDIR),
         own('.rozen', DOT_ROZEN, S_IFDIR),
+        ...(sets.some((set) => set.worm) ? [own('worm', WORM, S_IFDIR)] : []),
       ];
     }
     if (ino === DOT_ROZEN) return [own('status', STATUS_BASE, S_IFREG)];
@@ -220,6 +233,14 @@ export class VirtualFolders {
     }
     if (ino === VERSIONS) {
       return sets.map((set) => node(set.name, newestOf(set).slot | VIEW_BIT, ROOT, S_IFDIR));
+    }
+    if (ino === WORM) {
+      return sets.filter((set) => set.worm).map((set) => own(set.name, wormFolder(set.number), S_IFDIR));
+    }
+    const worm = this.#sets.get(wormSetOfInode(ino));
+    if (worm !== undefined) {
+      const { slot } = newestOf(worm);
+      return [own('current', CURRENT_BASE + slot, S_IFLNK), node('deleted', slot | DELETED_BIT, ROOT, S_IFDIR)];
     }
     const set = this.#sets.get(setOfInode(ino));
     if (set === undefined) {
@@ -249,6 +270,8 @@ export class VirtualFolders {
     attr.complete = true;
   }
 }
+
+const FIXED: ReadonlySet<number> = new Set([ROOT, SNAPSHOTS, BY_ID, VERSIONS, DOT_ROZEN, WORM]);
 
 function newestOf(set: CatalogueSet): CatalogueSnapshot {
   return set.snapshots[set.snapshots.length - 1]!;

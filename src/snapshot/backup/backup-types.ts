@@ -2,6 +2,8 @@
 
 import type { CodecSpec } from '../../archive/codec/index.ts';
 import type { Repository } from '../../repository/repository.ts';
+import type { WormPolicy } from '../../repository/snapshot-record.ts';
+import type { DivergedKind } from '../worm/seen.ts';
 
 export interface BackupOptions {
   /** Opened with need 'write' (or more; with an identity, lost local state is read back from the store). */
@@ -10,7 +12,16 @@ export interface BackupOptions {
   stateDir: string;
   /** Name of the set, 1 to 255 bytes of UTF-8 without NUL or slash. */
   set: string;
-  mode: 'snapshot' | 'worm';
+  /** Default: that of the set; 'snapshot' for a new one. A set keeps its mode: another one is refused. */
+  mode?: 'snapshot' | 'worm';
+  /** WORM: what holds for this run; what is not said is the set's own. A new set keeps it. */
+  policy?: Partial<WormPolicy>;
+  /** WORM: percent of the set's bytes that are read again though nothing says that they changed, oldest proof first. */
+  rehash?: number;
+  /** WORM, on restore: false does not keep the diverged file beside the restored one. */
+  keepDiverged?: boolean;
+  /** WORM: may open archives to tell exactly where a file differs (asks for no passphrase on its own). */
+  readArchive?: boolean;
   /** What to back up, as bytes; relative ones count from the working directory. At least one. */
   paths: readonly Buffer[];
   /** Patterns as of `--exclude`, in order; a later `!pattern` takes a file in again. */
@@ -53,7 +64,20 @@ export interface BackupOptions {
  * unchanged
  * deleted    was there before, is gone
  */
-export type EntryClass = 'new' | 'changed' | 'metadata' | 'moved' | 'unchanged' | 'deleted';
+export type SnapshotClass = 'new' | 'changed' | 'metadata' | 'moved' | 'unchanged' | 'deleted';
+
+/**
+ * In a WORM set 'changed' is a new content that was accepted, and there are besides:
+ *
+ * copied     new, with the content of a file that is there too
+ * returned   was deleted, is there again
+ * diverged   other content than the archived one, which stays current
+ * restored   diverged or deleted, and was written back
+ * refused    new, and the set takes no new files
+ */
+type WormClass = 'copied' | 'returned' | 'diverged' | 'restored' | 'refused';
+
+export type EntryClass = SnapshotClass | WormClass;
 
 export interface ClassCounts {
   files: number;
@@ -74,6 +98,48 @@ export interface BackupProblem {
   message: string;
 }
 
+/** A file whose content is not the archived one. */
+export interface DivergedFile {
+  path: Buffer;
+  inode: number;
+  kind: DivergedKind;
+  /** What was done about it. */
+  action: 'kept' | 'accepted' | 'restored';
+  archived: ContentFacts;
+  local: ContentFacts;
+  /** First byte that differs; null for kind 'replaced'. */
+  differsAt: number | null;
+  /** False when only the chunk is known in which that byte lies: the archive could not be read. */
+  exact: boolean;
+  /** Sequence of the snapshot that saw it first; null when that is this run. */
+  since: number | null;
+  /** Where the diverged file was kept, when it was restored. */
+  keptAs: Buffer | null;
+}
+
+export interface ContentFacts {
+  size: number;
+  mtimeSec: number;
+  mtimeNs: number;
+}
+
+export interface WormReport {
+  policy: WormPolicy;
+  /** 10,000 at most; `divergedCount` and `openCount` are of all: seen in this run, and left as they are. */
+  diverged: DivergedFile[];
+  divergedCount: number;
+  openCount: number;
+  /** What moved and where from, the top of each move; 10,000 at most. */
+  moves: { from: Buffer | null; to: Buffer; mode: number }[];
+  /** New entries that a frozen set did not take; 10,000 at most. */
+  refused: Buffer[];
+  refusedCount: number;
+  /** Files whose content was read and proven to be the archived one. */
+  proven: { files: number; bytes: number };
+  /** Epoch seconds of the oldest proof of all files; null for an empty set. */
+  oldestProof: number | null;
+}
+
 export interface BackupReport {
   set: string;
   mode: 'snapshot' | 'worm';
@@ -89,7 +155,9 @@ export interface BackupReport {
   /** Epoch milliseconds. */
   startedAt: number;
   finishedAt: number;
-  classes: Record<EntryClass, ClassCounts>;
+  classes: Record<SnapshotClass, ClassCounts> & Partial<Record<WormClass, ClassCounts>>;
+  /** Null for a set of snapshots. */
+  worm: WormReport | null;
   /** Regular files and their bytes (apparent size) in the snapshot. */
   totalFiles: number;
   totalBytes: number;

@@ -9,6 +9,8 @@ import type { PageSource } from '../../archive/tree/read.ts';
 import { RozenError } from '../../errors.ts';
 import { lstat } from '../../posix/stat.ts';
 import { GENESIS_NAME } from '../../repository/names.ts';
+import { setInfo } from '../worm/set-info.ts';
+import type { WormSide } from '../worm/worm-side.ts';
 import type { BackupListener, BackupOptions, BackupReport } from './backup-types.ts';
 import { type Committed, commitSnapshot } from './commit.ts';
 import { Comparison } from './compare.ts';
@@ -20,7 +22,7 @@ import type { OldTrees } from './mutations.ts';
 import { FIELD, Plan, STATE } from './plan.ts';
 import { selection } from './select.ts';
 import { layOutSources } from './sources.ts';
-import { describe, Tally } from './tally.ts';
+import { describe, snapshotClasses, Tally } from './tally.ts';
 import { type Untouchable, walk } from './walk.ts';
 
 export type * from './backup-types.ts';
@@ -35,9 +37,6 @@ const SLICE_MS = 8;
  * 'exists' (this writer's state is in use twice), 'untrusted', 'io', 'corrupt'.
  */
 export async function backup(options: BackupOptions, listener: BackupListener = {}): Promise<BackupReport> {
-  if (options.mode !== 'snapshot') {
-    throw new RozenError('unsupported', 'WORM sets are not in this version', { hint: 'use --mode snapshot' });
-  }
   for (let attempt = 1; ; attempt++) {
     const run = new Run(options, listener);
     try {
@@ -60,7 +59,9 @@ interface Found {
 class Run {
   readonly #options: BackupOptions;
   readonly #tally: Tally;
-  readonly #plan = new Plan();
+  #plan = new Plan();
+  #mode: 'snapshot' | 'worm' = 'snapshot';
+  #worm: WormSide | null = null;
   readonly #startedAt = Date.now();
   /** The time of the snapshot. Not before the lock is ours: snapshots of a set follow each other in time. */
   #walkedAt = 0;
@@ -85,10 +86,26 @@ class Run {
       const { state, local } = lineage;
       const source = localPages(local);
       const base = state === null ? null : { source, roots: state.roots, walkedAt: state.walkedAt };
+      this.#mode = modeOf(options, base);
+      this.#plan = new Plan(this.#mode === 'worm');
       const old = options.selfContained ? null : base;
       data = new DataSide({ options, lineage, plan: this.#plan, tally: this.#tally, old });
+      if (this.#mode === 'worm') {
+        const { WormSide } = await import('../worm/worm-side.ts');
+        const pump = () => this.#pump(data);
+        this.#worm = await WormSide.open({
+          options,
+          lineage,
+          plan: this.#plan,
+          tally: this.#tally,
+          base,
+          walkedAt: this.#walkedAt,
+          pump,
+        });
+      }
       const comparison = new Comparison({
         base,
+        worm: this.#worm?.rules ?? null,
         plan: this.#plan,
         nextInode: state?.nextInode ?? 2,
         version: lineage.slot.sequence,
@@ -110,13 +127,17 @@ class Run {
       });
       await this.#walk(walker, { comparison, data });
       const found: Found = { comparison, data, committed: null };
+      await this.#worm?.judge();
       if (options.dryRun) {
         this.#classifyUnread();
+        await this.#worm?.settle(comparison);
         return this.#report(lineage, found);
       }
       this.#tally.phase('store');
+      this.#pump(data);
       await data.finish();
       checkSignal(signal);
+      await this.#worm?.settle(comparison);
       found.committed = await this.#commit(lineage, { ...found, sources: sources.paths, old, source });
       this.#tally.phase('done');
       return this.#report(lineage, found);
@@ -150,8 +171,13 @@ class Run {
     } finally {
       walker.return(undefined);
     }
-    comparison.finish();
+    if (this.#worm === null) comparison.finish();
     this.#tally.progress.totalsKnown = true;
+  }
+
+  /** The data side is opened with the first file that is to be read. */
+  #pump(data: DataSide | null): void {
+    if (!this.#options.dryRun && this.#plan.reading.length > 0) data?.pump();
   }
 
   /** What a dry run can say of files without reading them. */
@@ -194,11 +220,12 @@ class Run {
       this.#tally.phase('commit');
       await repository.commit({ kind: 'unchanged', slot, ...time });
       local.confirm({ ...state, walkedAt });
+      this.#worm?.saveProofs();
       return null;
     }
     this.#tally.phase('trees');
     const { data, comparison } = run;
-    return commitSnapshot({
+    const committed = await commitSnapshot({
       repository,
       lineage,
       source: run.source,
@@ -207,11 +234,13 @@ class Run {
       rows: data.rows,
       facts: (number) => data.facts(number),
       nextInode: comparison.nextInode,
+      emptyId: this.#worm?.emptyId ?? NO_ID,
       walkedAt,
       ...time,
       body: {
         set: this.#options.set,
-        mode: this.#options.mode,
+        mode: this.#mode,
+        ...(this.#worm === null ? {} : { policy: this.#worm.kept }),
         host: this.#options.host ?? '',
         user: this.#options.user ?? '',
         paths: run.sources,
@@ -222,11 +251,14 @@ class Run {
           bytesRead: data.bytesRead,
           bytesNew: data.bytesNew,
           problems: this.#tally.progress.problems,
+          ...(this.#worm === null ? {} : { diverged: this.#worm.openCount }),
         },
       },
       signal,
       onCommit: () => this.#tally.phase('commit'),
     });
+    this.#worm?.saveProofs();
+    return committed;
   }
 
   #report(lineage: Lineage, { comparison, data, committed }: Found): BackupReport {
@@ -235,7 +267,7 @@ class Run {
     for (const { archive } of data.archives) bytesStored += archive.size + (archive.hotIndex?.length ?? 0);
     return {
       set: this.#options.set,
-      mode: this.#options.mode,
+      mode: this.#mode,
       snapshotId: committed?.record.id.toString('hex') ?? null,
       sequence: committed?.record.sequence ?? null,
       parentId: lineage.state?.snapshotId.toString('hex') ?? null,
@@ -243,10 +275,11 @@ class Run {
       dryRun,
       startedAt: this.#startedAt,
       finishedAt: Date.now(),
-      classes: this.#tally.classes,
+      classes: this.#worm === null ? snapshotClasses(this.#tally.classes) : this.#tally.classes,
+      worm: this.#worm?.report() ?? null,
       totalFiles: comparison.totalFiles,
       totalBytes: comparison.totalBytes,
-      bytesRead: dryRun ? comparison.readingBytes : data.bytesRead,
+      bytesRead: (dryRun ? comparison.readingBytes : data.bytesRead) + (this.#worm?.bytesRead ?? 0),
       bytesNew: data.bytesNew,
       bytesStored,
       archives: data.archives.length,
@@ -255,6 +288,29 @@ class Run {
       problems: this.#tally.problems,
     };
   }
+}
+
+const NO_ID = Buffer.alloc(0);
+
+/** A set keeps its mode. */
+function modeOf(options: BackupOptions, base: OldTrees | null): 'snapshot' | 'worm' {
+  const mode = base === null ? (options.mode ?? 'snapshot') : setInfo(base).mode;
+  if (options.mode !== undefined && options.mode !== mode) {
+    throw new RozenError('usage', `set '${options.set}' is of mode ${mode}`, {
+      hint: `a set keeps its mode: leave out --mode, or use another name for a set of mode ${options.mode}`,
+    });
+  }
+  if (mode === 'worm' && options.selfContained) {
+    throw new RozenError('usage', 'a snapshot of a WORM set cannot be self-contained', {
+      hint: 'its old contents and deletions lie in older archives',
+    });
+  }
+  if (mode === 'snapshot' && (options.policy !== undefined || options.rehash !== undefined)) {
+    throw new RozenError('usage', `set '${options.set}' is no WORM set`, {
+      hint: '--on-change, --on-delete, --accept-new and --rehash are for --mode worm',
+    });
+  }
+  return mode;
 }
 
 function checkSignal(signal: AbortSignal | undefined): void {

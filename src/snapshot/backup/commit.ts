@@ -40,6 +40,8 @@ export interface CommitOptions {
   rows: ArchiveRows | null;
   facts: (number: number) => ArchiveFacts;
   nextInode: number;
+  /** Content id of no bytes; for WORM sets. */
+  emptyId: Buffer;
   /** Epoch milliseconds. */
   walkedAt: number;
   timeSec: number;
@@ -117,6 +119,12 @@ async function writeTrees(
     for (const name of ['names', 'inodes', 'extents', 'xattrs'] as const) {
       trees.update(name, mutations[name]());
       await trees.ready();
+    }
+    if (plan.worm) {
+      const { sequence } = lineage.slot;
+      trees.update('versions', mutations.versions(sequence, options.emptyId));
+      await trees.ready();
+      trees.update('deleted', mutations.deleted(sequence, options));
     }
     trees.update('archives', archiveRows(options));
     trees.update('history', [historyRow(options, row)]);

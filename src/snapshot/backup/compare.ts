@@ -11,10 +11,12 @@
  */
 import { readlinkSync } from 'node:fs';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
-import { INODE, INODE_FLAGS, NAME, TREES, type TreeRoots } from '../../archive/tree/schema.ts';
+import { DELETED, INODE, INODE_FLAGS, NAME, TREES, type TreeRoots } from '../../archive/tree/schema.ts';
 import { joinName } from '../../posix/folder.ts';
 import type { Stat } from '../../posix/stat.ts';
+import { newestSeen, versionsCursor } from '../worm/seen.ts';
 import type { EntryClass } from './backup-types.ts';
+import { Departures } from './departures.ts';
 import { InodeSet, LinkTable } from './inode-set.ts';
 import { MoveIndex } from './moves.ts';
 import { forEachName, RowComparison, sameBtime } from './old-rows.ts';
@@ -49,7 +51,26 @@ export interface ComparisonOptions {
    * What cannot be read is not kept.
    */
   fromNothing: boolean;
+  /** For a WORM set; null for one of snapshots. */
+  worm?: WormRules | null;
   events: ComparisonEvents;
+}
+
+/** What a WORM set adds to the comparison. */
+export interface WormRules {
+  /** False: what is new is told and left out. */
+  acceptNew: boolean;
+  /** What is known to have diverged need not be looked at again. */
+  trustSeen: boolean;
+  /** Files whose content is to be read again although nothing says that it changed. */
+  due: InodeSet | null;
+  refused(path: Buffer, mode: number, size: number): void;
+  /** A known file that diverged before and is as it was then. */
+  stillDiverged(inode: number, path: Buffer): void;
+  /** Something else stands where a file was, which is nowhere. Answers whether the file stays current. */
+  replaced(inode: number, path: Buffer, stat: Stat): boolean;
+  /** True when what is gone shall be written back: then it stays. */
+  restores(it: { inode: number; folder: Folder; name: string; mode: number }): boolean;
 }
 
 export class Comparison implements WalkHandler {
@@ -70,7 +91,10 @@ export class Comparison implements WalkHandler {
   readonly #visited = new InodeSet();
   readonly #links = new LinkTable();
   readonly #xattrs: XattrReader;
-  readonly #gone: { inode: number; folder: Folder; name: string }[] = [];
+  readonly #departures = new Departures();
+  readonly #worm: WormRules | null;
+  readonly #deleted: Cursor | null;
+  readonly #versions: Cursor | null;
   /** Device numbers that changed since the row was written (a reboot): old to new. */
   readonly #devices = new Map<number, number>();
   readonly #rows: RowComparison;
@@ -93,6 +117,35 @@ export class Comparison implements WalkHandler {
     this.#inodes = base === null ? null : new Cursor(base.source, TREES.inodes, base.roots.inodes);
     this.#xattrs = new XattrReader((path, error) => this.#events.problem('unreadable', path, error));
     this.#rows = new RowComparison(base?.walkedAt ?? 0);
+    this.#worm = options.worm ?? null;
+    const worm = this.#worm === null ? null : base;
+    this.#deleted = worm === null ? null : new Cursor(worm.source, TREES.deleted, worm.roots.deleted);
+    this.#versions = worm === null ? null : versionsCursor(worm);
+  }
+
+  /** True for old inodes that the walk has met, or that must stay. */
+  hasMet(inode: number): boolean {
+    return this.#visited.has(inode);
+  }
+
+  /** WORM: a new file turned out, by its content, to be this old one. `from` is the folder that held it. */
+  recognised(it: { inode: number; from: number; folder: Folder; name: string; mode: number }): void {
+    this.#departures.moved.push(it);
+  }
+
+  /** WORM: this old entry is there. */
+  meet(inode: number): void {
+    this.#visited.add(inode);
+  }
+
+  /** WORM: this old entry has lost its name in a folder. */
+  lost(inode: number, folder: Folder, name: string): void {
+    this.#departures.gone.push({ inode, folder, name, op: -1 });
+  }
+
+  /** WORM: entries that moved; complete after `finish`. */
+  get moves(): Departures['moves'] {
+    return this.#departures.moves;
   }
 
   top(path: Buffer, stat: Stat): number {
@@ -126,6 +179,11 @@ export class Comparison implements WalkHandler {
       this.#events.skipped(joinName(folder.path, name), 'a socket');
       return 0;
     }
+    if (this.#worm !== null && KEPT_NAME.test(name)) {
+      if (oldInode !== 0) this.#removeName(folder, name, oldInode);
+      this.#events.skipped(joinName(folder.path, name), 'kept by Rozen');
+      return 0;
+    }
     if (kind === S_IFREG) {
       this.totalFiles++;
       this.totalBytes += stat.size;
@@ -137,6 +195,14 @@ export class Comparison implements WalkHandler {
       return 0;
     }
     let inode = this.#identify(oldInode, stat);
+    if (this.#worm !== null) {
+      inode = this.#identifyWorm(folder, { name, stat, inode });
+      if (inode === 0 && !this.#worm.acceptNew) {
+        if (oldInode !== 0) this.#removeName(folder, name, oldInode);
+        this.#worm.refused(joinName(folder.path, name), stat.mode, stat.size);
+        return 0;
+      }
+    }
     const moved = inode !== 0 && inode !== oldInode;
     const path = folder.fd < 0 && kind === S_IFDIR ? insidePath(joinName(folder.path, name)) : null;
     let record: number;
@@ -154,8 +220,13 @@ export class Comparison implements WalkHandler {
     }
     if (linked) this.#links.set(stat.dev, stat.ino, inode, record);
     if (inode !== oldInode || this.#fromNothing) {
-      this.#setName(folder, name, { inode, stat, record, replaces: oldInode !== 0 });
-      if (oldInode !== 0 && inode !== oldInode) this.#gone.push({ inode: oldInode, folder, name });
+      const keeps = this.#worm !== null && inode !== oldInode && this.#standsFor(oldInode, stat);
+      this.#setName(folder, name, { inode, stat, record, replaces: oldInode !== 0, keeps });
+      if (oldInode !== 0 && inode !== oldInode) {
+        if (keeps && record >= 0)
+          this.#departures.replaced.push({ inode: oldInode, record, folder, name, stat: { ...stat } });
+        this.#departures.gone.push({ inode: oldInode, folder, name, op: -1 });
+      }
     }
     return inode;
   }
@@ -177,7 +248,13 @@ export class Comparison implements WalkHandler {
 
   /** To be called after the walk: what lost its last name goes, folders with all that was in them and did not move. */
   finish(): void {
-    for (const { inode, folder, name } of this.#gone) {
+    if (this.#worm !== null) {
+      const { classified } = this.#events;
+      const options = { plan: this.#plan, visited: this.#visited, worm: this.#worm, classified };
+      if (this.#base !== null) this.#departures.finish({ base: this.#base, ...options });
+      return;
+    }
+    for (const { inode, folder, name } of this.#departures.gone) {
       if (this.#visited.has(inode)) continue;
       const base = this.#base!;
       const cursor = new Cursor(base.source, TREES.names, base.roots.names);
@@ -201,6 +278,57 @@ export class Comparison implements WalkHandler {
         });
       }
     }
+  }
+
+  /** WORM: another target is another symlink; a deleted folder that is there again goes on. */
+  #identifyWorm(folder: Folder, it: { name: string; stat: Stat; inode: number }): number {
+    const { name, stat } = it;
+    const kind = stat.mode & S_IFMT;
+    const inodes = this.#inodes;
+    if (it.inode !== 0) {
+      if (kind !== S_IFLNK) return it.inode;
+      const target = this.#target(stat, reachable(folder, name));
+      if (target === null || !inodes!.find(it.inode)) return it.inode;
+      return inodes!.page!.compareBytes(INODE.target, inodes!.index, target) === 0 ? it.inode : 0;
+    }
+    const deleted = this.#deleted;
+    if (kind !== S_IFDIR || deleted === null || deleted.root.count === 0 || folder.inode >= this.#firstNew) return 0;
+    const bytes = Buffer.from(name, 'latin1');
+    let found = 0;
+    for (let on = deleted.seek(folder.inode, bytes); on; on = deleted.next()) {
+      const page = deleted.page!;
+      const row = deleted.index;
+      if (page.num(DELETED.parent, row) !== folder.inode || page.compareBytes(DELETED.name, row, bytes) !== 0) break;
+      const inode = page.num(DELETED.inode, row);
+      if (page.num(DELETED.type, row) !== S_IFDIR >>> 12 || this.#visited.has(inode)) continue;
+      if (inodes!.find(inode) && inodes!.page!.num(INODE.nlink, inodes!.index) === 0) found = inode;
+    }
+    return found;
+  }
+
+  /** WORM: whether something that is no regular file now has the name of one. */
+  #standsFor(oldInode: number, stat: Stat): boolean {
+    const inodes = this.#inodes;
+    if (oldInode === 0 || inodes === null || (stat.mode & S_IFMT) === S_IFREG || !inodes.find(oldInode)) return false;
+    return (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFREG;
+  }
+
+  /** WORM: a file that diverged, and has not changed since that was seen. */
+  #isAsSeen(folder: Folder, stat: Stat, inode: number): boolean {
+    const inodes = this.#inodes!;
+    if (!this.#worm!.trustSeen) return false;
+    const page = inodes.page!;
+    const row = inodes.index;
+    const seen = newestSeen(this.#versions!, inode, page.num(INODE.version, row));
+    return (
+      seen !== null &&
+      seen.contentId !== null &&
+      seen.size === stat.size &&
+      seen.mtimeSec === stat.mtimeSec &&
+      seen.mtimeNs === stat.mtimeNs &&
+      page.num(INODE.parent, row) === folder.inode &&
+      this.#rows.sameInode(inodes, stat)
+    );
   }
 
   /** The old inode of this name, 0 if there was none; names before it that did not come are gone. */
@@ -229,13 +357,17 @@ export class Comparison implements WalkHandler {
   #removeName(folder: Folder, name: string, inode: number): void {
     this.#openGroup(folder);
     this.#plan.names.remove(name);
-    this.#gone.push({ inode, folder, name });
+    this.#departures.gone.push({ inode, folder, name, op: this.#plan.names.ops.count - 1 });
   }
 
-  #setName(folder: Folder, name: string, to: { inode: number; stat: Stat; record: number; replaces: boolean }): void {
+  #setName(
+    folder: Folder,
+    name: string,
+    to: { inode: number; stat: Stat; record: number; replaces: boolean; keeps?: boolean },
+  ): void {
     this.#openGroup(folder);
-    const { inode, record, replaces } = to;
-    const at = this.#plan.names.set(name, { inode, type: (to.stat.mode & S_IFMT) >>> 12, record, replaces });
+    const { inode, record, replaces, keeps = false } = to;
+    const at = this.#plan.names.set(name, { inode, type: (to.stat.mode & S_IFMT) >>> 12, record, replaces, keeps });
     if (to.record >= 0 && this.#plan.records.get(to.record, FIELD.nameLength) === 0) {
       this.#plan.records.set(to.record, FIELD.nameAt, at);
       this.#plan.records.set(to.record, FIELD.nameLength, name.length);
@@ -287,7 +419,7 @@ export class Comparison implements WalkHandler {
     if (same && !this.#fromNothing) return;
     const record = this.#links.record(it.stat.dev, it.stat.ino);
     this.#setName(folder, it.name, { inode: it.inode, stat: it.stat, record, replaces: it.oldInode !== 0 });
-    if (it.oldInode !== 0 && !same) this.#gone.push({ inode: it.oldInode, folder, name: it.name });
+    if (it.oldInode !== 0 && !same) this.#departures.gone.push({ inode: it.oldInode, folder, name: it.name, op: -1 });
   }
 
   /** A record for an entry without an old inode; GONE when it vanished meanwhile. */
@@ -318,9 +450,20 @@ export class Comparison implements WalkHandler {
     const row = inodes.index;
     const flags = page.num(INODE.flags, row);
     const version = page.num(INODE.version, row);
+    const isFile = (stat.mode & S_IFMT) === S_IFREG;
+    const worm = isFile ? this.#worm : null;
+    if (worm !== null && (flags & INODE_FLAGS.diverged) !== 0 && this.#isAsSeen(folder, stat, it.inode)) {
+      worm.stillDiverged(it.inode, joinName(folder.path, it.name));
+      return -1;
+    }
+    const oldParent = page.num(INODE.parent, row);
+    const returned = this.#worm !== null && page.num(INODE.nlink, row) === 0;
+    if (this.#worm !== null && moved)
+      this.#departures.moved.push({ inode: it.inode, from: oldParent, folder, name: it.name, mode: stat.mode });
     const sameRow = this.#rows.sameRow(inodes, stat, folder.inode);
     const sameContent = this.#rows.sameContent(inodes, stat, moved);
-    const mustRead = !sameContent || (this.#fromNothing && (stat.mode & S_IFMT) === S_IFREG && stat.size > 0);
+    const due = worm !== null && ((flags & INODE_FLAGS.diverged) !== 0 || (worm.due?.has(it.inode) ?? false));
+    const mustRead = !sameContent || due || (this.#fromNothing && (stat.mode & S_IFMT) === S_IFREG && stat.size > 0);
     if (sameRow && !mustRead && !this.#fromNothing) {
       this.#events.classified(folder, it.name, {
         class: moved ? 'moved' : 'unchanged',
@@ -336,11 +479,20 @@ export class Comparison implements WalkHandler {
     records.set(record, FIELD.version, version);
     if (!sameRow || this.#fromNothing) records.mark(record, STATE.put);
     if (!sameRow) records.mark(record, STATE.differs);
-    if (!sameContent) records.set(record, FIELD.version, this.#version);
     if (moved) records.mark(record, STATE.moved);
+    if (returned) records.mark(record, STATE.returned);
+    const torn = (flags & INODE_FLAGS.incomplete) !== 0;
+    if (worm !== null && mustRead && !torn) {
+      records.addFlags(record, flags & INODE_FLAGS.holes);
+      if ((flags & INODE_FLAGS.diverged) !== 0) records.mark(record, STATE.put);
+      this.#place(folder, it.name, record);
+      this.#plan.checking.push(record);
+      return record;
+    }
+    if (!sameContent && worm === null) records.set(record, FIELD.version, this.#version);
     if (!mustRead) {
       records.addFlags(record, flags & (INODE_FLAGS.holes | INODE_FLAGS.diverged));
-      const what = moved ? 'moved' : sameRow ? 'unchanged' : 'metadata';
+      const what = returned ? 'returned' : moved ? 'moved' : sameRow ? 'unchanged' : 'metadata';
       this.#events.classified(folder, it.name, { class: what, mode: stat.mode, size: stat.size });
     } else if (stat.size > 0) {
       this.#read(folder, it.name, record);
@@ -348,7 +500,10 @@ export class Comparison implements WalkHandler {
       // Empty: no need to read, but old extents go.
       const emptied = page.num(INODE.size, row) > 0;
       if (!emptied) records.set(record, FIELD.version, version);
-      else records.mark(record, STATE.put | STATE.content);
+      else {
+        records.set(record, FIELD.version, this.#version);
+        records.mark(record, STATE.put | STATE.content);
+      }
       const what = emptied ? 'changed' : moved ? 'moved' : sameRow ? 'unchanged' : 'metadata';
       this.#events.classified(folder, it.name, { class: what, mode: stat.mode, size: 0 });
     }
@@ -369,15 +524,20 @@ export class Comparison implements WalkHandler {
   }
 
   #read(folder: Folder, name: string, record: number): void {
-    const { records, folders, names, reading } = this.#plan;
+    this.#place(folder, name, record);
+    this.#plan.reading.push(record);
+    this.readingBytes += this.#plan.records.get(record, FIELD.size);
+  }
+
+  /** Where the file of a record is to be found. */
+  #place(folder: Folder, name: string, record: number): void {
+    const { records, folders, names } = this.#plan;
     if (this.#folderAt < 0) this.#folderAt = folders.push(folder.path) - 1;
     records.set(record, FIELD.folder, this.#folderAt);
     if (records.get(record, FIELD.nameLength) === 0) {
       records.set(record, FIELD.nameAt, names.arena.add(name));
       records.set(record, FIELD.nameLength, name.length);
     }
-    reading.push(record);
-    this.readingBytes += records.get(record, FIELD.size);
   }
 
   /** The target of a symbolic link, empty for anything else; null when it is gone or no link any more. */
@@ -406,6 +566,9 @@ export class Comparison implements WalkHandler {
     }
   }
 }
+
+/** What `--on-change restore` keeps beside a file, and what it writes on the way. */
+const KEPT_NAME = /\.rozen-(diverged|writing)-\d{8}T\d{6}Z(-\d+)?$/;
 
 const EMPTY = Buffer.alloc(0);
 /** In place of a record: the entry vanished. */

@@ -142,6 +142,7 @@ export class Feed {
       tally.problem({ kind: 'changed', path, message: 'it changed while it was read; the last reading is kept' });
       plan.records.addFlags(record, INODE_FLAGS.incomplete);
     }
+    if (plan.worm) plan.records.set(record, FIELD.content, plan.contents.add(stored.contentId));
     if (stored.restat || stored.status === 'changed') this.#restat(record, file.path, stored);
     const isFresh = plan.records.is(record, STATE.fresh);
     if (!isFresh && this.#options.old !== null && this.#sameContent(record, stored))
@@ -184,6 +185,8 @@ export class Feed {
   }
 
   #classify(record: number, file: FileToStore, what: 'new' | 'changed' | 'metadata' | 'moved' | 'unchanged'): void {
+    // Of a WORM set: its content may be known under another name, which is looked up when all was read.
+    if (what === 'new' && this.#options.plan.worm) return;
     const { records } = this.#options.plan;
     const mode = records.get(record, FIELD.mode);
     const size = records.get(record, FIELD.size);
@@ -230,11 +233,13 @@ export class Feed {
     const cursor = this.#oldExtents!;
     const inode = plan.records.get(record, FIELD.inode);
     const { extents } = stored;
-    if (extents.length === 0 || !cursor.seek(inode)) return false;
+    const version = plan.worm ? plan.records.get(record, FIELD.version) : undefined;
+    if (extents.length === 0 || !cursor.seek(inode, version)) return false;
     const first = cursor.rank;
     for (const [i, extent] of extents.entries()) {
       const page = cursor.page;
       if (page === null || page.num(EXTENT.inode, cursor.index) !== inode) return false;
+      if (version !== undefined && page.num(EXTENT.version, cursor.index) !== version) return false;
       const isHole = extent.archive === HOLE;
       if (
         page.num(EXTENT.offset, cursor.index) !== extent.offset ||
@@ -246,7 +251,10 @@ export class Feed {
       }
       if (i < extents.length - 1) cursor.next();
     }
-    const more = cursor.next() && cursor.page!.num(EXTENT.inode, cursor.index) === inode;
+    const more =
+      cursor.next() &&
+      cursor.page!.num(EXTENT.inode, cursor.index) === inode &&
+      (version === undefined || cursor.page!.num(EXTENT.version, cursor.index) === version);
     return !more && cursor.seekRank(first);
   }
 }

@@ -46,6 +46,7 @@ export class LocalState {
   readonly #root: LmdbRoot;
   readonly #meta: LmdbDatabase;
   readonly #pages: LmdbDatabase;
+  readonly #proofs: LmdbDatabase;
   #batch: { key: Buffer; bytes: Buffer }[] = [];
   #batched = 0;
   #closed = false;
@@ -56,6 +57,7 @@ export class LocalState {
     const table = (name: string) => root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
     this.#meta = table('meta');
     this.#pages = table('pages');
+    this.#proofs = table('proofs');
   }
 
   /** Opens the state in a folder, which is made if missing. A damaged one is thrown away: the store has all. */
@@ -148,6 +150,18 @@ export class LocalState {
     this.#change(() => {
       this.#meta.clearSync();
       this.#pages.clearSync();
+      this.#proofs.clearSync();
+    });
+  }
+
+  /** What `putProofs` kept under a number; see worm/proofs.ts. */
+  proofs(piece: number): Buffer | undefined {
+    return sound(() => this.#proofs.getBinary(pageKey(piece, 0)));
+  }
+
+  putProofs(pieces: ReadonlyMap<number, Buffer>): void {
+    this.#change(() => {
+      for (const [piece, bytes] of pieces) this.#proofs.put(pageKey(piece, 0), bytes);
     });
   }
 

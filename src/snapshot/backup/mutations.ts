@@ -1,8 +1,9 @@
 /** A finished plan as sorted changes of the trees. Generators: only one row at a time exists as objects. */
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
-import { EXTENT, type Field, TREES, type TreeRoots, XATTR } from '../../archive/tree/schema.ts';
+import { EXTENT, type Field, INODE, TREES, type TreeRoots, XATTR } from '../../archive/tree/schema.ts';
 import type { Mutation } from '../../archive/tree/update.ts';
-import { FIELD, NAME_OP, PIECE, type Plan, REPLACES, STATE } from './plan.ts';
+import { FIELD, KEEPS, NAME_OP, PIECE, type Plan, REPLACES, STATE, VOID } from './plan.ts';
+import { S_IFMT, S_IFREG } from './walk.ts';
 
 /** The trees that the changes are for; null: they begin empty. */
 export interface OldTrees {
@@ -60,22 +61,25 @@ export class Mutations {
     const groups = parents.map((_, group) => group).sort((a, b) => parents[a]! - parents[b]!);
     for (const group of groups) {
       const parent = parents[group]!;
+      if (parent === VOID) continue;
       const end = group + 1 < starts.length ? starts[group + 1]! : ops.count;
       for (let op = starts[group]!; op < end; op++) {
         const outcome = this.#plan.nameOutcome(op);
         if (outcome === 'nothing') continue;
         const name = names.arena.bytes(ops.get(op, NAME_OP.at), ops.get(op, NAME_OP.length));
-        const type = ops.get(op, NAME_OP.type) & ~REPLACES;
+        const type = ops.get(op, NAME_OP.type) & ~(REPLACES | KEEPS);
         yield { key: [parent, name], value: outcome === 'remove' ? null : [ops.get(op, NAME_OP.inode), type] };
       }
     }
   }
 
   *inodes(): Generator<Mutation> {
-    const { records, removed, targets } = this.#plan;
+    const { records, removed, targets, worm } = this.#plan;
+    const old = worm ? this.#cursor('inodes') : null;
     for (const it of this.#order) {
       if (it >= REMOVED) {
-        yield { key: [removed[it - REMOVED]!], value: null };
+        const inode = removed[it - REMOVED]!;
+        yield { key: [inode], value: worm ? unnamed(old, inode) : null };
         continue;
       }
       yield {
@@ -107,11 +111,11 @@ export class Mutations {
 
   /** A new content has a higher version than the old one. */
   *extents(): Generator<Mutation> {
-    const { records, removed, extents } = this.#plan;
-    const old = this.#cursor('extents');
+    const { records, removed, extents, worm } = this.#plan;
+    const old = worm ? null : this.#cursor('extents');
     for (const it of this.#order) {
       if (it >= REMOVED) {
-        yield* oldExtents(old, removed[it - REMOVED]!);
+        if (!worm) yield* oldExtents(old, removed[it - REMOVED]!);
         continue;
       }
       if (!records.is(it, STATE.content)) continue;
@@ -119,7 +123,7 @@ export class Mutations {
       const version = records.get(it, FIELD.version);
       const first = records.get(it, FIELD.extents);
       const end = first + records.get(it, FIELD.extentCount);
-      if (!records.is(it, STATE.fresh)) yield* oldExtents(old, inode);
+      if (!records.is(it, STATE.fresh) && !worm) yield* oldExtents(old, inode);
       for (let e = first; e < end; e++) {
         yield {
           key: [inode, version, extents.get(e, PIECE.offset)],
@@ -130,10 +134,11 @@ export class Mutations {
   }
 
   *xattrs(): Generator<Mutation> {
-    const { records, removed, xattrs } = this.#plan;
+    const { records, removed, xattrs, worm } = this.#plan;
     const old = this.#cursor('xattrs');
     for (const it of this.#order) {
       const isRecord = it < REMOVED;
+      if (!isRecord && worm) continue;
       if (isRecord && !records.is(it, STATE.xattrs)) continue;
       const inode = isRecord ? records.get(it, FIELD.inode) : removed[it - REMOVED]!;
       const attributes = isRecord ? (xattrs.get(it) ?? []) : [];
@@ -160,12 +165,57 @@ export class Mutations {
     }
   }
 
-  #cursor(tree: 'extents' | 'xattrs'): Cursor | null {
+  /** WORM: contents that are new, and those that were seen and are not stored. `empty` is the id of no bytes. */
+  *versions(sequence: number, empty: Buffer): Generator<Mutation> {
+    const { records, contents, seen } = this.#plan;
+    for (const it of this.#order) {
+      if (it >= REMOVED) continue;
+      const inode = records.get(it, FIELD.inode);
+      const stored = records.is(it, STATE.content) || records.is(it, STATE.fresh);
+      if (stored && (records.get(it, FIELD.mode) & S_IFMT) === S_IFREG) {
+        const place = records.get(it, FIELD.content);
+        yield {
+          key: [inode, records.get(it, FIELD.version)],
+          value: [
+            place === 0 ? empty : contents.get(place),
+            records.get(it, FIELD.size),
+            records.get(it, FIELD.mtimeSec),
+            records.get(it, FIELD.mtimeNs),
+            sequence,
+            sequence,
+          ],
+        };
+      }
+      const other = seen.get(inode);
+      if (other === undefined) continue;
+      const { version, contentId, size, mtimeSec, mtimeNs, firstSeen } = other;
+      yield { key: [inode, version], value: [contentId, size, mtimeSec, mtimeNs, firstSeen, sequence] };
+    }
+  }
+
+  /** WORM: names that are gone while what they named stays. */
+  *deleted(sequence: number, time: { timeSec: number; timeNs: number }): Generator<Mutation> {
+    const { tombstones } = this.#plan;
+    tombstones.sort((a, b) => a.parent - b.parent || Buffer.compare(a.name, b.name));
+    for (const { parent, name, inode, type } of tombstones) {
+      yield { key: [parent, name, sequence], value: [inode, type, time.timeSec, time.timeNs] };
+    }
+  }
+
+  #cursor(tree: 'inodes' | 'extents' | 'xattrs'): Cursor | null {
     return this.#old === null ? null : new Cursor(this.#old.source, TREES[tree], this.#old.roots[tree]);
   }
 }
 
 const NOTHING = Buffer.alloc(0);
+
+/** The old row of an inode that no name leads to any more: it stays, with no links. */
+function unnamed(old: Cursor | null, inode: number): Field[] | null {
+  if (old === null || !old.find(inode)) return null;
+  const fields = old.page!.fields(old.index).slice(1);
+  fields[INODE.nlink - 1] = 0;
+  return fields;
+}
 
 function* oldExtents(old: Cursor | null, inode: number): Generator<Mutation> {
   for (let on = old?.seek(inode) ?? false; on; on = old!.next()) {

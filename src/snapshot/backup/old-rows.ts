@@ -52,6 +52,11 @@ export class RowComparison {
     );
   }
 
+  /** The very inode, and nothing about it has been touched. */
+  sameInode({ page, index: row }: Cursor, stat: Stat): boolean {
+    return page!.num(INODE.sourceIno, row) === stat.ino && sameCtime(page!, row, stat);
+  }
+
   #racy(sec: number, ns: number): boolean {
     if (ns === 0) return sec >= this.#raceSec - COARSE_SEC;
     return sec > this.#raceSec || (sec === this.#raceSec && ns >= this.#raceNs);

@@ -2,6 +2,7 @@
  * What a run is going to write, in columns: a million new files take some 80 MB here, not a million objects. Rows are
  * appended in walk order and never move; mutations.ts turns them into sorted changes of the trees.
  */
+import { HASH_SIZE } from '../../archive/format.ts';
 import type { Stat } from '../../posix/stat.ts';
 import { Columns } from './columns.ts';
 
@@ -36,8 +37,10 @@ export const FIELD = {
   folder: 22,
   nameAt: 23,
   nameLength: 24,
+  /** Place of the content id in `plan.contents`, from 1; 0: none. */
+  content: 25,
 } as const;
-const FIELDS = 25;
+const FIELDS = 26;
 
 export const STATE = {
   /** The inode row is to be written. */
@@ -54,6 +57,8 @@ export const STATE = {
   moved: 32,
   /** Attributes differ from those of the old row. */
   differs: 64,
+  /** WORM: an old entry that had been deleted. */
+  returned: 128,
 } as const;
 
 /** Inode rows to be. */
@@ -136,6 +141,12 @@ class ByteArena {
 export const NAME_OP = { inode: 0, at: 1, length: 2, type: 3, record: 4 } as const;
 /** There was a row of this name. */
 export const REPLACES = 0x100;
+/** If the entry is left out after all, the name stays with what it had. */
+export const KEEPS = 0x200;
+const CANCELLED = 0x400;
+
+/** In place of a folder: a group of changes that was written down once more elsewhere. */
+export const VOID = -1;
 
 /** Changes of names, in groups of one folder each, ascending inside a group. */
 class NameChanges {
@@ -151,15 +162,23 @@ class NameChanges {
   }
 
   /** `record` -1: none. Answers the place of the name in the arena. */
-  set(name: string, target: { inode: number; type: number; record: number; replaces: boolean }): number {
+  set(
+    name: string,
+    target: { inode: number; type: number; record: number; replaces: boolean; keeps?: boolean },
+  ): number {
     const at = this.arena.add(name);
     const op = this.ops.append();
     this.ops.set(op, NAME_OP.inode, target.inode);
     this.ops.set(op, NAME_OP.at, at);
     this.ops.set(op, NAME_OP.length, name.length);
-    this.ops.set(op, NAME_OP.type, target.type | (target.replaces ? REPLACES : 0));
+    this.ops.set(op, NAME_OP.type, target.type | (target.replaces ? REPLACES : 0) | (target.keeps ? KEEPS : 0));
     this.ops.set(op, NAME_OP.record, target.record + 1);
     return at;
+  }
+
+  /** The name stays as it was after all. */
+  cancel(op: number): void {
+    this.ops.set(op, NAME_OP.type, this.ops.get(op, NAME_OP.type) | CANCELLED);
   }
 
   remove(name: string): void {
@@ -184,6 +203,47 @@ class ExtentLog extends Columns {
   }
 }
 
+const ID_PIECE = 1 << 15;
+
+/** Content ids side by side: a million take 32 MB. */
+class ContentIds {
+  count = 0;
+  readonly #pieces: Buffer[] = [];
+
+  /** Answers the place, from 1. */
+  add(id: Uint8Array): number {
+    const at = this.count++ % ID_PIECE;
+    if (at === 0) this.#pieces.push(Buffer.allocUnsafeSlow(ID_PIECE * HASH_SIZE));
+    this.#pieces.at(-1)!.set(id, at * HASH_SIZE);
+    return this.count;
+  }
+
+  get(place: number): Buffer {
+    const at = ((place - 1) % ID_PIECE) * HASH_SIZE;
+    return this.#pieces[Math.floor((place - 1) / ID_PIECE)]!.subarray(at, at + HASH_SIZE);
+  }
+}
+
+/** A content that was seen and is not stored: a row of `versions` without extents. */
+export interface SeenContent {
+  inode: number;
+  version: number;
+  /** As `versions` has it: see seen.ts. */
+  contentId: Buffer;
+  size: number;
+  mtimeSec: number;
+  mtimeNs: number;
+  firstSeen: number;
+}
+
+/** A name that is gone while what it named stays. */
+export interface Tombstone {
+  parent: number;
+  name: Buffer;
+  inode: number;
+  type: number;
+}
+
 export interface Xattr {
   name: Buffer;
   value: Buffer;
@@ -201,12 +261,24 @@ export class Plan {
   readonly folders: Buffer[] = [];
   /** Records of files to be read, in walk order. */
   readonly reading: number[] = [];
-  /** Old inodes whose last name is gone. */
+  /** Old inodes whose last name is gone. In a WORM set their rows stay. */
   readonly removed: number[] = [];
+  /** True for a WORM set: nothing that was stored is ever taken out of the trees. */
+  readonly worm: boolean;
+  /** WORM: records of files whose content must be held against the archived one. */
+  readonly checking: number[] = [];
+  /** WORM: ids of new contents. */
+  readonly contents = new ContentIds();
+  readonly tombstones: Tombstone[] = [];
+  readonly seen = new Map<number, SeenContent>();
+
+  constructor(worm = false) {
+    this.worm = worm;
+  }
 
   /** True when nothing at all would be written. */
   get empty(): boolean {
-    if (this.removed.length > 0) return false;
+    if (this.removed.length > 0 || this.seen.size > 0) return false;
     for (let op = 0; op < this.names.ops.count; op++) if (this.nameOutcome(op) !== 'nothing') return false;
     for (let i = 0; i < this.records.count; i++) {
       if (this.records.is(i, STATE.put) && !this.records.is(i, STATE.dropped)) return false;
@@ -217,9 +289,11 @@ export class Plan {
   /** What becomes of a change of a name, now that it is known whether its file could be read. */
   nameOutcome(op: number): 'set' | 'remove' | 'nothing' {
     const { ops } = this.names;
+    if ((ops.get(op, NAME_OP.type) & CANCELLED) !== 0) return 'nothing';
     if (ops.get(op, NAME_OP.inode) === 0) return 'remove';
     const record = ops.get(op, NAME_OP.record) - 1;
     if (record < 0 || !this.records.is(record, STATE.dropped)) return 'set';
+    if ((ops.get(op, NAME_OP.type) & KEEPS) !== 0) return 'nothing';
     return (ops.get(op, NAME_OP.type) & REPLACES) !== 0 ? 'remove' : 'nothing';
   }
 }

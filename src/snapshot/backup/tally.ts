@@ -9,6 +9,7 @@ import type {
   BackupReport,
   ClassCounts,
   EntryClass,
+  SnapshotClass,
 } from './backup-types.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from './walk.ts';
 
@@ -34,13 +35,18 @@ export class Tally {
     problems: 0,
     current: null,
   };
-  readonly classes: BackupReport['classes'] = {
+  readonly classes: Record<EntryClass, ClassCounts> = {
     new: noCounts(),
     changed: noCounts(),
     metadata: noCounts(),
     moved: noCounts(),
     unchanged: noCounts(),
     deleted: noCounts(),
+    copied: noCounts(),
+    returned: noCounts(),
+    diverged: noCounts(),
+    restored: noCounts(),
+    refused: noCounts(),
   };
   readonly problems: BackupProblem[] = [];
   readonly skipped: BackupReport['skipped'] = [];
@@ -86,6 +92,12 @@ export class Tally {
     if (what.class === 'unchanged' || this.#listener.entry === undefined) return;
     this.#listener.entry(name === '' ? folder : joinName(folder, name), what.class, what.size);
   }
+}
+
+/** The classes that a set of snapshots knows. */
+export function snapshotClasses(all: Record<EntryClass, ClassCounts>): Record<SnapshotClass, ClassCounts> {
+  const { new: fresh, changed, metadata, moved, unchanged, deleted } = all;
+  return { new: fresh, changed, metadata, moved, unchanged, deleted };
 }
 
 function noCounts(): ClassCounts {

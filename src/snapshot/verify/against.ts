@@ -10,6 +10,7 @@ import { xattrs } from '../backup/compare-entries.ts';
 import { XattrReader } from '../backup/xattr-reader.ts';
 import { differingFields, isIdle } from '../diff/difference.ts';
 import { type Attributes, InodeLookup, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../view/attributes.ts';
+import { ContentReader } from '../view/content.ts';
 import { EntryWalk, forEachStep } from '../view/entry-walk.ts';
 import type { OpenPlace } from '../view/place.ts';
 import type { AgainstListener, AgainstReport, Divergence, DivergenceKind } from './against-types.ts';
@@ -83,7 +84,8 @@ class Comparison {
     this.#listener = listener;
     this.#reader = options.place.reader;
     this.#inodes = new InodeLookup(this.#reader);
-    this.#content = new LocalContent(options.repository, this.#reader);
+    const stored = new ContentReader(this.#reader);
+    this.#content = new LocalContent(options.repository, this.#reader, (file) => stored.read(file));
   }
 
   get bytes(): number {

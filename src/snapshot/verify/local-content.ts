@@ -5,12 +5,11 @@ import { keyedBlake3 } from '../../archive/crypto/blake3.ts';
 import { HASH_SIZE, MAX_CHUNK } from '../../archive/format.ts';
 import { openChunkTable, parseHotIndex } from '../../archive/reader.ts';
 import { verifyTrailer } from '../../archive/trailer.ts';
-import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import { indexName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 import type { Attributes } from '../view/attributes.ts';
-import { ContentReader, type Extent, fileExtents } from '../view/content.ts';
+import { type ContentTrees, type Extent, fileExtents } from '../view/content.ts';
 import { lowerBound } from './data-check.ts';
 
 const INDEX_LIMIT = 160 * 1024 * 1024;
@@ -24,19 +23,25 @@ export interface Difference {
 
 type File = Pick<Attributes, 'inode' | 'version' | 'size'>;
 
+/** The stored content of a file in order. */
+export type ReadStored = (file: File) => AsyncIterable<Buffer>;
+
 export class LocalContent {
   /** Bytes of local files that were read. */
   bytes = 0;
   readonly #repository: Repository;
-  readonly #reader: SnapshotReader;
+  readonly #trees: ContentTrees;
+  readonly #read: ReadStored | null;
   readonly #tables = new Map<number, Promise<ChunkTable | null>>();
   #buffer: Buffer = Buffer.alloc(0);
   readonly #zeros = Buffer.alloc(ZEROS_SIZE);
   #contentIdKey: Buffer = Buffer.alloc(0);
 
-  constructor(repository: Repository, reader: SnapshotReader) {
+  /** `read` is asked for content whose chunk table is lost; without it, such content counts as different. */
+  constructor(repository: Repository, trees: ContentTrees, read: ReadStored | null) {
     this.#repository = repository;
-    this.#reader = reader;
+    this.#trees = trees;
+    this.#read = read;
   }
 
   /** The first range in which a local file of the same size differs; null when it does not. `tick` may throw to stop. */
@@ -44,7 +49,7 @@ export class LocalContent {
     this.#contentIdKey = (await this.#repository.loadSecrets()).contentIdKey;
     const fd = openSync(local, OPEN_FLAGS);
     try {
-      for (const extent of await fileExtents(this.#reader, file)) {
+      for (const extent of await fileExtents(this.#trees, file)) {
         const table = extent.row === 0 ? null : await this.#table(extent.row);
         let found: Difference | null;
         if (extent.row === 0) found = this.#zeroDifference(fd, extent, tick);
@@ -59,7 +64,7 @@ export class LocalContent {
   }
 
   /** Null when the file is shorter than it was. */
-  #read(fd: number, offset: number, length: number): Buffer | null {
+  #take(fd: number, offset: number, length: number): Buffer | null {
     if (this.#buffer.length < length) this.#buffer = Buffer.allocUnsafeSlow(length);
     for (let done = 0; done < length; ) {
       const got = readSync(fd, this.#buffer, done, length - done, offset + done);
@@ -74,7 +79,7 @@ export class LocalContent {
     for (let at = offset; at < offset + length; at += ZEROS_SIZE) {
       tick();
       const size = Math.min(ZEROS_SIZE, offset + length - at);
-      if (!this.#read(fd, at, size)?.equals(this.#zeros.subarray(0, size))) return { from: at, to: at + size };
+      if (!this.#take(fd, at, size)?.equals(this.#zeros.subarray(0, size))) return { from: at, to: at + size };
     }
     return null;
   }
@@ -87,7 +92,7 @@ export class LocalContent {
       const size = table.lengths[chunk];
       if (size === undefined || table.offsets[chunk] !== streamOffset + at || at + size > length || size > MAX_CHUNK)
         throw corrupt(`the extent at ${offset} is not made of whole chunks`);
-      const bytes = this.#read(fd, offset + at, size);
+      const bytes = this.#take(fd, offset + at, size);
       const id = table.ids.subarray(chunk * HASH_SIZE, (chunk + 1) * HASH_SIZE);
       if (bytes === null || !keyedBlake3(this.#contentIdKey, bytes).equals(id))
         return { from: offset + at, to: offset + at + size };
@@ -97,10 +102,11 @@ export class LocalContent {
   }
 
   async #byteDifference(fd: number, file: File, tick: () => void): Promise<Difference | null> {
+    if (this.#read === null) return { from: 0, to: file.size };
     let at = 0;
-    for await (const piece of new ContentReader(this.#reader).read(file)) {
+    for await (const piece of this.#read(file)) {
       tick();
-      if (!this.#read(fd, at, piece.length)?.equals(piece)) return { from: at, to: at + piece.length };
+      if (!this.#take(fd, at, piece.length)?.equals(piece)) return { from: at, to: at + piece.length };
       at += piece.length;
     }
     return null;
@@ -118,7 +124,7 @@ export class LocalContent {
   /** The chunk table of an archive, after its writer's signature was checked; null when it is lost or damaged. */
   async #load(row: number): Promise<ChunkTable | null> {
     const repository = this.#repository;
-    const facts = await this.#reader.archives.facts(row);
+    const facts = await this.#trees.archives.facts(row);
     try {
       const index = parseHotIndex(await repository.store.get(indexName(facts.id), INDEX_LIMIT));
       const { headerHash } = index.header;

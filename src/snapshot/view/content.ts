@@ -8,6 +8,11 @@ import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { corrupt } from '../../errors.ts';
 import type { Attributes } from './attributes.ts';
 
+/** Trees that say where content lies: of a snapshot, or of a backup's local state. */
+export interface ContentTrees extends Pick<SnapshotReader, 'source' | 'roots'> {
+  archives: Pick<SnapshotReader['archives'], 'facts' | 'retry'>;
+}
+
 /** A piece of a file. `row` 0: a hole. */
 export interface Extent {
   offset: number;
@@ -20,14 +25,14 @@ const ZEROS = Buffer.alloc(BLOCK_SIZE);
 
 /** The extents of a file's content in order. Throws `corrupt` when they do not cover its size without gap or overlap. */
 export async function fileExtents(
-  reader: SnapshotReader,
+  reader: ContentTrees,
   file: Pick<Attributes, 'inode' | 'version' | 'size'>,
 ): Promise<Extent[]> {
   const { inode, version, size } = file;
   const extents: Extent[] = [];
   const cursor = new Cursor(reader.source, TREES.extents, reader.roots.extents);
   let end = 0;
-  let on = await retrying(reader, () => cursor.seek(inode, version, 0));
+  let on = await reader.archives.retry(() => cursor.seek(inode, version, 0));
   while (on) {
     const { page, index } = cursor;
     if (page === null || page.num(EXTENT.inode, index) !== inode || page.num(EXTENT.version, index) !== version) break;
@@ -40,7 +45,7 @@ export async function fileExtents(
     if (extent.offset !== end) throw corrupt(`inode ${inode}: its extents have a gap at ${end}`);
     end += extent.length;
     extents.push(extent);
-    on = await retrying(reader, () => cursor.next());
+    on = await reader.archives.retry(() => cursor.next());
   }
   if (end !== size) throw corrupt(`inode ${inode}: its extents end at ${end}, its size is ${size}`);
   return extents;
@@ -58,9 +63,14 @@ export class ContentReader {
     this.#reader = reader;
   }
 
-  /** The content of a regular file in order, in pieces of at most a block. A piece is valid until the next one is asked for. */
-  async *read(file: Pick<Attributes, 'inode' | 'version' | 'size'>): AsyncGenerator<Buffer, void, undefined> {
-    for (const extent of await fileExtents(this.#reader, file)) {
+  /** The content of a regular file, or a range of it, in order, in pieces of at most a block. A piece is valid until the next one is asked for. */
+  async *read(
+    file: Pick<Attributes, 'inode' | 'version' | 'size'>,
+    range: { from: number; to: number } = { from: 0, to: Number.POSITIVE_INFINITY },
+  ): AsyncGenerator<Buffer, void, undefined> {
+    for (const whole of await fileExtents(this.#reader, file)) {
+      const extent = within(whole, range);
+      if (extent.length <= 0) continue;
       if (extent.row === 0) yield* zeros(extent.length);
       else yield* this.#range(extent);
     }
@@ -92,6 +102,13 @@ export class ContentReader {
     this.#block = { access, number, bytes };
     return bytes;
   }
+}
+
+/** The part of an extent that lies in a range of the file. */
+function within({ offset, length, row, streamOffset }: Extent, range: { from: number; to: number }): Extent {
+  const skip = Math.max(0, range.from - offset);
+  const end = Math.min(length, range.to - offset);
+  return { offset: offset + skip, length: end - skip, row, streamOffset: streamOffset + skip };
 }
 
 function* zeros(length: number): Generator<Buffer, void, undefined> {

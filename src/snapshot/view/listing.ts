@@ -88,7 +88,8 @@ function confirmations(records: readonly AnyRecord[]): Map<string, { timeSec: nu
   return found;
 }
 
-async function describe(repository: Repository, record: SnapshotRecord): Promise<SnapshotInfo> {
+/** What the record of a snapshot says to readers. */
+export async function describe(repository: Repository, record: SnapshotRecord): Promise<SnapshotInfo> {
   const body = await repository.openBody(record);
   return {
     ...body,

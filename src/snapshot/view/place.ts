@@ -1,6 +1,6 @@
 import { ROOT_INODE } from '../../archive/format.ts';
 import { Cursor } from '../../archive/tree/read.ts';
-import { NAME, TREES } from '../../archive/tree/schema.ts';
+import { DELETED, NAME, TREES } from '../../archive/tree/schema.ts';
 import { OpenArchives } from '../../cache/archives.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { openSnapshot, retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
@@ -86,14 +86,36 @@ export async function openPlace(
   return { reader, sequence: snapshot.sequence, snapshot, inode, path: taken, attributes };
 }
 
-/** The inode, or the number of the name that is missing. */
+/**
+ * The inode, or the number of the name that is missing. Of a WORM set, what is not there any more is found by the name that
+ * it had when it was deleted.
+ */
 async function lookup(reader: SnapshotReader, names: readonly Buffer[]): Promise<number | { missing: number }> {
   const cursor = new Cursor(reader.source, TREES.names, reader.roots.names);
   let inode = ROOT_INODE;
   for (const [i, name] of names.entries()) {
     const parent = inode;
-    if (!(await retrying(reader, () => cursor.find(parent, name)))) return { missing: i };
-    inode = cursor.page!.num(NAME.inode, cursor.index);
+    const found = await retrying(reader, () =>
+      cursor.find(parent, name) ? cursor.page!.num(NAME.inode, cursor.index) : lastDeleted(reader, parent, name),
+    );
+    if (found === 0) return { missing: i };
+    inode = found;
   }
   return inode;
+}
+
+/** What had this name in a folder and is gone since, the last of several; 0 when there is nothing of the kind. Throws Miss. */
+function lastDeleted(reader: SnapshotReader, parent: number, name: Buffer): number {
+  if (reader.roots.deleted.row === 0) return 0;
+  const deleted = new Cursor(reader.source, TREES.deleted, reader.roots.deleted);
+  const inodes = new InodeLookup(reader);
+  let found = 0;
+  for (let on = deleted.seek(parent, name); on; on = deleted.next()) {
+    const page = deleted.page!;
+    const row = deleted.index;
+    if (page.num(DELETED.parent, row) !== parent || page.compareBytes(DELETED.name, row, name) !== 0) break;
+    const inode = page.num(DELETED.inode, row);
+    if (inodes.find(inode)?.nlink === 0) found = inode;
+  }
+  return found;
 }
