@@ -75,6 +75,8 @@ is yours. With --recipient no passphrase is asked for: only the holders of these
       { flags: '--label <text>', description: 'name of the first key' },
       { flags: '--endpoint <url>', description: 'S3 server other than AWS', env: 'AWS_ENDPOINT_URL' },
       { flags: '--region <region>', description: 'region of the bucket', env: 'AWS_REGION' },
+      { flags: '--storage-class <class>', description: 'S3 storage class of data archives, for every writer' },
+      { flags: '--object-lock <days>', description: 'nobody can delete what a snapshot needs for so long (S3)' },
     ],
     examples: [
       ['rozen init s3://bucket/rozen', 'in a bucket of AWS, with the credentials that the AWS tools use'],
@@ -119,6 +121,7 @@ is yours. With --recipient no passphrase is asked for: only the holders of these
         description: 'restore: do not keep the diverged file as NAME.rozen-diverged-TIME',
       },
       { flags: '--rehash <percent>', description: 'worm: read that share of the set again, oldest proof first' },
+      { flags: '--storage-class <class>', description: 'S3 storage class of new data archives' },
     ],
     examples: [
       ['rozen backup ~/Documents --set documents', 'back up a folder'],
@@ -380,6 +383,21 @@ ${NAMING}`,
     options: [{ flags: '-l, --lazy', description: 'take it away though files there are still open' }],
     examples: [['rozen umount ~/mnt', 'says who holds it, if somebody does']],
     load: () => import('./commands/umount.ts'),
+  },
+  {
+    name: 'repair',
+    summary: 'remove what killed backups left under way',
+    details: `An upload in parts that was never ended is no object, but takes up room. One that has been silent for
+--older-than is taken for dead: a backup that goes on with it later only has to send its parts again.`,
+    options: [
+      { flags: '--older-than <age>', description: 'silent for so long, such as 12h or 3d; default 3d' },
+      { flags: '-n, --dry-run', description: 'only list them' },
+    ],
+    examples: [
+      ['rozen repair --dry-run', 'what there is'],
+      ['rozen repair --older-than 12h', 'needs no passphrase'],
+    ],
+    load: () => import('./commands/repair.ts'),
   },
   {
     name: 'verify',

@@ -33,13 +33,14 @@ export interface SetConfig {
   tag?: string[];
   codec?: string;
   archiveSize?: string;
+  storageClass?: string;
 }
 
 export interface Config {
   /** Name of a `[repositories.NAME]` table, or a location. */
   repository?: string;
   /** Wherever a command line gives none. */
-  defaults: { codec?: string; archiveSize?: string };
+  defaults: { codec?: string; archiveSize?: string; storageClass?: string };
   repositories: Readonly<Record<string, RepositoryConfig>>;
   sets: Readonly<Record<string, SetConfig>>;
 }
@@ -68,10 +69,12 @@ const SET_KEYS: Readonly<Record<string, Kind>> = {
   tag: 'strings',
   codec: 'string',
   'archive-size': 'string',
+  'storage-class': 'string',
 };
 const DEFAULT_KEYS: Readonly<Record<string, Kind>> = {
   codec: 'string',
   'archive-size': 'string',
+  'storage-class': 'string',
 };
 
 /** `$ROZEN_CONFIG`, else `config.toml` in the configuration folder. */

@@ -16,6 +16,23 @@ export function parseSize(text: string, what: string): number {
 }
 
 /** `5`, `5%`, `0.5` → a number above 0 and at most 100. */
+/** Whole days, up to a hundred years. */
+export function parseDays(text: string, what: string): number {
+  const days = Number(/^([0-9]{1,5})d?$/.exec(text.trim())?.[1] ?? Number.NaN);
+  if (days >= 1 && days <= 36_525) return days;
+  throw new RozenError('usage', `${what}: '${text}' is not a number of days`, { hint: 'write it like 90' });
+}
+
+/** As S3 servers name them, in either case; which ones there are the server knows. */
+export function parseStorageClass(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined;
+  const name = text.toUpperCase().replaceAll('-', '_');
+  if (/^[A-Z0-9_]{1,64}$/.test(name)) return name;
+  throw new RozenError('usage', `--storage-class: '${text}' is not a storage class`, {
+    hint: 'such as STANDARD_IA, GLACIER_IR, GLACIER or DEEP_ARCHIVE',
+  });
+}
+
 export function parsePercent(text: string, what: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*%?$/.exec(text.trim());
   const value = match === null ? Number.NaN : Number(match[1]);

@@ -2,8 +2,17 @@ import { asMap, type CborMap, decodeCbor, encodeCbor, field } from '../archive/c
 import { recipientKind } from '../archive/crypto/age.ts';
 import { blake3 } from '../archive/crypto/blake3.ts';
 import { corrupt, RozenError } from '../errors.ts';
-import type { ObjectStore } from '../store/object-store.ts';
-import { HASH_SIZE, ID_SIZE, KEY_SIZE, MAX_CONFIG, MAX_RECIPIENTS, MAX_WRITERS, TYPE } from './format.ts';
+import type { Keeping, ObjectStore } from '../store/object-store.ts';
+import {
+  HASH_SIZE,
+  ID_SIZE,
+  KEY_SIZE,
+  MAX_CONFIG,
+  MAX_LOCK_DAYS,
+  MAX_RECIPIENTS,
+  MAX_WRITERS,
+  TYPE,
+} from './format.ts';
 import { type Genesis, unknownFeature } from './genesis.ts';
 import { CONFIG_PREFIX, configName, MAX_CONFIG_NUMBER, parseConfigName } from './names.ts';
 import { decodeSigned, encodeSigned, isSignedBy, named } from './signed.ts';
@@ -30,6 +39,8 @@ export interface Config {
   writers: EnrolledWriter[];
   /** The repository secrets as an age file for the recipients: a reader with an identity alone can derive ids and tags. */
   sealedSecrets: Buffer;
+  /** How every writer's store is to keep objects; absent in a repository that asks for nothing. */
+  keeping?: Keeping;
   hash: Buffer;
   bytes: Buffer;
 }
@@ -52,6 +63,7 @@ export function encodeConfig(draft: ConfigDraft, genesis: Genesis, rootSecret: B
       enrolled,
     })),
     secrets: draft.sealedSecrets,
+    ...encodeKeeping(draft.keeping),
     incompatible: 0,
   });
   return encodeSigned({ type: TYPE.config, repositoryId: genesis.repositoryId, body, secret: rootSecret });
@@ -83,12 +95,26 @@ export function decodeConfig(bytes: Buffer, genesis: Genesis, what: string): Con
       recipients: field.texts(map, 'recipients', MAX_RECIPIENTS),
       writers: field.list(map, 'writers', MAX_WRITERS).map((item) => decodeWriter(asMap(item, 'writer'))),
       sealedSecrets: field.bytes(map, 'secrets'),
+      ...decodeKeeping(map),
       hash: blake3(bytes),
       bytes,
     };
     checkRecipients(config.recipients);
     return config;
   });
+}
+
+function encodeKeeping({ storageClass, lockDays }: Keeping = {}): CborMap {
+  return {
+    ...(storageClass === undefined ? {} : { storageClass }),
+    ...(lockDays === undefined ? {} : { lockDays }),
+  };
+}
+
+function decodeKeeping(map: CborMap): { keeping?: Keeping } {
+  const storageClass = field.has(map, 'storageClass') ? field.text(map, 'storageClass', 64) : undefined;
+  const lockDays = field.has(map, 'lockDays') ? field.uint(map, 'lockDays', MAX_LOCK_DAYS, 1) : undefined;
+  return storageClass === undefined && lockDays === undefined ? {} : { keeping: { storageClass, lockDays } };
 }
 
 function decodeWriter(map: CborMap): EnrolledWriter {

@@ -34,6 +34,8 @@ export const MAX_UNCHANGED_RECORD = 1024;
 export const MAX_STATE_FILE = 16 * 1024 * 1024;
 export const MAX_RECIPIENTS = 64;
 export const MAX_WRITERS = 4096;
+/** A hundred years. */
+export const MAX_LOCK_DAYS = 36_525;
 export const MAX_LABEL = 256;
 /** Heads of other lineages that a record repeats; an "unchanged" record has room for a few. */
 export const MAX_SEEN = 256;

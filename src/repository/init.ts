@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { generateIdentity, recipientKind, recipientOf, wrapKey } from '../archive/crypto/age.ts';
 import { generateSigningKey } from '../archive/crypto/ed25519.ts';
 import { RozenError } from '../errors.ts';
-import type { ObjectStore } from '../store/object-store.ts';
+import type { Keeping, ObjectStore } from '../store/object-store.ts';
 import { type Bundle, encodeAgeKey, encodePassphraseKey } from './bundle.ts';
 import { checkRecipients, decodeConfig, encodeConfig } from './config.ts';
 import { ID_SIZE } from './format.ts';
@@ -26,6 +26,8 @@ export interface InitOptions {
   label?: string | undefined;
   /** This machine's name as a writer; sealed. Default: the host name. */
   writerName?: string | undefined;
+  /** How every writer's store is to keep objects. 'unsupported' when this store cannot. */
+  keeping?: Keeping | undefined;
 }
 
 /**
@@ -39,7 +41,11 @@ export async function initRepository(options: InitOptions): Promise<Repository> 
       hint: 'give --recipient age1… or a passphrase',
     });
   }
+  const { keeping = {} } = options;
+  store.keep(keeping);
   await store.prepare();
+  const obstacle = await store.cannotKeep(keeping);
+  if (obstacle !== null) throw obstacle;
   await refuseExisting(store);
 
   const created = Math.floor(Date.now() / 1000);
@@ -62,7 +68,7 @@ export async function initRepository(options: InitOptions): Promise<Repository> 
   const sealedSecrets = await wrapKey(all, plainSecrets);
   plainSecrets.fill(0);
   const writers = [enrolment(writer, secrets, created)];
-  const draft = { number: 1, previous: null, created, recipients: all, writers, sealedSecrets };
+  const draft = { number: 1, previous: null, created, recipients: all, writers, sealedSecrets, keeping };
   const configBytes = encodeConfig(draft, genesis, root.secret);
   const config = decodeConfig(configBytes, genesis, 'the new config');
 

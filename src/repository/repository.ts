@@ -74,6 +74,7 @@ export class Repository {
   readonly #lineages: Lineages;
   readonly #findIdentities: RepositoryParts['findIdentities'];
   #unlocking: Promise<boolean> | null = null;
+  #storageClass: string | undefined;
 
   constructor(parts: RepositoryParts) {
     this.store = parts.store;
@@ -88,6 +89,7 @@ export class Repository {
     this.bundle = parts.bundle;
     this.openedBy = parts.openedBy ?? null;
     this.#pin = parts.pin;
+    this.#keep();
     this.#findIdentities = parts.findIdentities;
     this.#lineages = new Lineages({
       store: parts.store,
@@ -349,9 +351,21 @@ export class Repository {
     });
   }
 
+  /** Data archives that this process makes go to a storage class of their own, whatever the config says. */
+  keepDataAs(storageClass: string): void {
+    this.#storageClass = storageClass;
+    this.#keep();
+  }
+
+  #keep(): void {
+    const { keeping = {} } = this.config;
+    this.store.keep({ ...keeping, storageClass: this.#storageClass ?? keeping.storageClass });
+  }
+
   #setConfig(config: Config): void {
     if (config.number === this.config.number) return;
     this.config = config;
+    this.#keep();
     this.#pin.config = { number: config.number, hash: config.hash };
     try {
       writeCopies(this.stateDir, this.genesis, config);

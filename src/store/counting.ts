@@ -1,4 +1,5 @@
-import type { ObjectInfo, ObjectStore } from './object-store.ts';
+import type { RozenError } from '../errors.ts';
+import type { Keeping, ObjectInfo, ObjectStore, Unfinished } from './object-store.ts';
 
 export interface StoreCall {
   operation: 'get' | 'getRange' | 'getSuffix' | 'put' | 'putFile' | 'stat' | 'list' | 'delete';
@@ -64,9 +65,9 @@ export class CountingStore implements ObjectStore {
     await this.inner.put(name, bytes);
   }
 
-  async putFile(name: string, path: string): Promise<void> {
+  async putFile(name: string, path: string, signal?: AbortSignal): Promise<void> {
     this.#note('putFile', name);
-    await this.inner.putFile(name, path);
+    await this.inner.putFile(name, path, signal);
   }
 
   async stat(name: string): Promise<{ size: number; modified: number } | null> {
@@ -86,6 +87,26 @@ export class CountingStore implements ObjectStore {
 
   localPath(name: string): string | null {
     return this.inner.localPath(name);
+  }
+
+  keep(keeping: Keeping): void {
+    this.inner.keep(keeping);
+  }
+
+  cannotKeep(keeping: Keeping): Promise<RozenError | null> {
+    return this.inner.cannotKeep(keeping);
+  }
+
+  retain(names: readonly string[]): Promise<void> {
+    return this.inner.retain(names);
+  }
+
+  unfinished(): AsyncIterable<Unfinished> {
+    return this.inner.unfinished();
+  }
+
+  abandon(unfinished: Unfinished): Promise<void> {
+    return this.inner.abandon(unfinished);
   }
 
   #note(operation: StoreCall['operation'], name: string): StoreCall {

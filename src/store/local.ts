@@ -1,19 +1,21 @@
 import { chmod, constants, copyFile, type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
-import { dirname, join, relative, resolve } from 'node:path';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import { corrupt, RozenError } from '../errors.ts';
 import { fileSize } from './file-size.ts';
 import { publishByLink, publishByRename, syncFolder } from './local-publish.ts';
-import { processScope, sweepStaging, TMP_FOLDER, temporaryName } from './local-staging.ts';
+import { isAbandoned, processScope, sweepStaging, TMP_FOLDER, temporaryName } from './local-staging.ts';
 import {
   checkObjectName,
   DEFAULT_GET_LIMIT,
   isObjectName,
+  type Keeping,
   type ObjectInfo,
   type ObjectStore,
   objectExists,
   objectNotFound,
   objectTooLarge,
   objectTooShort,
+  type Unfinished,
 } from './object-store.ts';
 
 export interface LocalStoreOptions {
@@ -143,6 +145,37 @@ export class LocalStore implements ObjectStore {
       } catch (error) {
         if (!isAbsent(error)) throw error;
       }
+    });
+  }
+
+  /** A file system has no classes, and whoever owns a folder can always empty it. */
+  keep(): void {}
+
+  async cannotKeep({ storageClass, lockDays }: Keeping): Promise<RozenError | null> {
+    if (storageClass === undefined && lockDays === undefined) return null;
+    const what = storageClass === undefined ? 'Object Lock' : 'storage classes';
+    return new RozenError('unsupported', `${this.location}: a folder has no ${what}`, {
+      hint: 'these are for repositories in a bucket',
+    });
+  }
+
+  async retain(): Promise<void> {}
+
+  /** Staging files whose makers are gone; the next writer would sweep them too. */
+  async *unfinished(): AsyncIterable<Unfinished> {
+    const folder = join(this.location, TMP_FOLDER);
+    const scope = await processScope();
+    for (const id of (await readdir(folder).catch(() => [])).sort()) {
+      const path = join(folder, id);
+      const info = await stat(path).catch(() => null);
+      if (info === null || !(await isAbandoned(path, id, scope))) continue;
+      yield { name: `${TMP_FOLDER}/${id}`, id, bytes: info.size, active: info.mtimeMs };
+    }
+  }
+
+  async abandon({ id }: Unfinished): Promise<void> {
+    await unlink(join(this.location, TMP_FOLDER, basename(id))).catch((error) => {
+      if (!isAbsent(error)) throw error;
     });
   }
 

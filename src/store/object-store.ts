@@ -8,6 +8,24 @@ export interface ObjectInfo {
   modified: number;
 }
 
+/** How a repository wants its objects to be kept. */
+export interface Keeping {
+  /** Of data archives (`data/`): what they cost, and how soon they can be read. Everything else stays in the store's own class. */
+  storageClass?: string | undefined;
+  /** Nobody can delete or replace an object for so many days after it was made, or `retain`ed. */
+  lockDays?: number | undefined;
+}
+
+/** What a writer that was killed has left under way: not an object, but it takes up room. */
+export interface Unfinished {
+  /** Of the object that it would have become, or of a temporary file. */
+  name: string;
+  id: string;
+  bytes: number;
+  /** Last sign of life, milliseconds since 1970. */
+  active: number;
+}
+
 /** `get` refuses larger objects unless the caller allows them: a hostile store must not choose our memory use. */
 export const DEFAULT_GET_LIMIT = 256 * 1024 * 1024;
 
@@ -34,9 +52,10 @@ export interface ObjectStore {
   put(name: string, bytes: Uint8Array): Promise<void>;
   /**
    * Creates the object from a local file that nobody writes to any more. May consume the file (afterwards it may be gone
-   * or share its bytes with the object, so the caller only ever removes it, ignoring ENOENT).
+   * or share its bytes with the object, so the caller only ever removes it, ignoring ENOENT). 'interrupted' soon after
+   * `signal` where that takes long; the next call with the same file goes on.
    */
-  putFile(name: string, path: string): Promise<void>;
+  putFile(name: string, path: string, signal?: AbortSignal): Promise<void>;
   stat(name: string): Promise<{ size: number; modified: number } | null>;
   /** Objects whose name begins with `prefix`, in byte order of their names, from the first one greater than `after`. Lazy. */
   list(prefix: string, options?: { after?: string }): AsyncIterable<ObjectInfo>;
@@ -44,6 +63,15 @@ export interface ObjectStore {
   delete(name: string): Promise<void>;
   /** Where the object's bytes lie on this machine, for reading in place; null when they do not. */
   localPath(name: string): string | null;
+  /** From now on objects are made so. A store that knows no such thing keeps them as it does, and `cannotKeep` says so. */
+  keep(keeping: Keeping): void;
+  /** What of this the store cannot do, as an error that says what to do; null when it can. The place must be prepared. */
+  cannotKeep(keeping: Keeping): Promise<RozenError | null>;
+  /** Locks objects for the days of `keep` from now on, and makes sure of it; nothing without such days. */
+  retain(names: readonly string[]): Promise<void>;
+  unfinished(): AsyncIterable<Unfinished>;
+  /** Removes what was left under way; no error when it is gone. */
+  abandon(unfinished: Unfinished): Promise<void>;
 }
 
 const PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;

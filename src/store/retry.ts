@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { RozenError } from '../errors.ts';
 import { fileSize } from './file-size.ts';
-import type { ObjectInfo, ObjectStore } from './object-store.ts';
+import type { Keeping, ObjectInfo, ObjectStore, Unfinished } from './object-store.ts';
 
 export interface RetryOptions {
   /** Calls in all, the first included. */
@@ -89,20 +89,22 @@ export class RetryStore implements ObjectStore {
         if (attempt === 1 || !isExists(error)) throw error;
         const stored = await this.inner.get(name);
         if (!stored.equals(bytes)) throw error;
+        await this.inner.retain([name]);
       }
     });
   }
 
   /** A repeated `putFile` trusts size alone: its names hold random ids, so nobody else writes them. */
-  putFile(name: string, path: string): Promise<void> {
+  putFile(name: string, path: string, signal?: AbortSignal): Promise<void> {
     let size: number | null = null;
     return this.#repeat(name, async (attempt) => {
       size ??= await fileSize(path);
       try {
-        await this.inner.putFile(name, path);
+        await this.inner.putFile(name, path, signal);
       } catch (error) {
         if (attempt === 1 || !isExists(error)) throw error;
         if ((await this.inner.stat(name))?.size !== size) throw error;
+        await this.inner.retain([name]);
       }
     });
   }
@@ -134,6 +136,27 @@ export class RetryStore implements ObjectStore {
 
   localPath(name: string): string | null {
     return this.inner.localPath(name);
+  }
+
+  keep(keeping: Keeping): void {
+    this.inner.keep(keeping);
+  }
+
+  cannotKeep(keeping: Keeping): Promise<RozenError | null> {
+    return this.#repeat('', () => this.inner.cannotKeep(keeping));
+  }
+
+  retain(names: readonly string[]): Promise<void> {
+    return this.#repeat('', () => this.inner.retain(names));
+  }
+
+  /** Not begun anew in the middle: what was given would be given again. */
+  unfinished(): AsyncIterable<Unfinished> {
+    return this.inner.unfinished();
+  }
+
+  abandon(unfinished: Unfinished): Promise<void> {
+    return this.#repeat(unfinished.name, () => this.inner.abandon(unfinished));
   }
 
   #repeat<T>(name: string, call: (attempt: number) => Promise<T>): Promise<T> {

@@ -7,6 +7,7 @@ import {
   CreateMultipartUploadCommand,
   DeleteObjectCommand,
   GetObjectCommand,
+  GetObjectLockConfigurationCommand,
   HeadBucketCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
@@ -14,6 +15,7 @@ import {
   ListObjectsV2Command,
   ListPartsCommand,
   PutObjectCommand,
+  PutObjectRetentionCommand,
   S3Client,
   type S3ClientConfig,
   type StorageClass,
@@ -41,6 +43,7 @@ export interface S3Part {
   number: number;
   size: number;
   etag: string;
+  modified: number;
 }
 
 interface S3Upload {
@@ -53,6 +56,8 @@ interface S3Upload {
 interface S3Head {
   size: number;
   modified: number;
+  /** Until when nobody can delete it, milliseconds since 1970; null without such a lock. */
+  lockedUntil: number | null;
 }
 
 /** Options of an object when it is made. */
@@ -63,11 +68,15 @@ export interface S3PutOptions {
 /** Every function rejects with what the SDK throws; see s3-errors.ts. */
 export interface S3Api {
   headBucket(): Promise<void>;
-  createBucket(): Promise<void>;
+  createBucket(options: { lock: boolean }): Promise<void>;
+  /** Whether objects of the bucket can be locked. */
+  hasLock(): Promise<boolean>;
   get(key: string, options: { range?: string; bytes: number }): Promise<S3Answer>;
   head(key: string): Promise<S3Head>;
   /** Creates; PreconditionFailed when there is one. */
   put(key: string, body: Uint8Array, options?: S3PutOptions): Promise<void>;
+  /** Nobody can delete the object until then, whatever he may do otherwise (COMPLIANCE). */
+  lock(key: string, until: Date): Promise<void>;
   delete(key: string): Promise<void>;
   list(options: { prefix: string; after?: string | undefined; token?: string | undefined }): Promise<{
     objects: { key: string; size: number; modified: number }[];
@@ -75,7 +84,14 @@ export interface S3Api {
   }>;
   beginUpload(key: string, options?: S3PutOptions): Promise<string>;
   /** `sha256`: of the body in hex; the signature covers it, so that every server checks what arrived. */
-  putPart(part: { key: string; upload: string; number: number; body: Uint8Array; sha256: string }): Promise<string>;
+  putPart(part: {
+    key: string;
+    upload: string;
+    number: number;
+    body: Uint8Array;
+    sha256: string;
+    signal?: AbortSignal | undefined;
+  }): Promise<string>;
   /** In order of their numbers. */
   parts(key: string, upload: string): AsyncIterable<S3Part>;
   /** PreconditionFailed when there is such an object, on servers that look. */
@@ -94,13 +110,21 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
     async headBucket() {
       await client.send(new HeadBucketCommand({ Bucket }), limit());
     },
-    async createBucket() {
+    async hasLock() {
+      const { ObjectLockConfiguration } = await client.send(new GetObjectLockConfigurationCommand({ Bucket }), limit());
+      return ObjectLockConfiguration?.ObjectLockEnabled === 'Enabled';
+    },
+    async lock(Key, RetainUntilDate) {
+      const Retention = { Mode: 'COMPLIANCE', RetainUntilDate } as const;
+      await client.send(new PutObjectRetentionCommand({ Bucket, Key, Retention }), limit());
+    },
+    async createBucket({ lock }) {
       const { region, endpoint } = place;
       const constraint =
         endpoint !== undefined || region === 'us-east-1'
           ? {}
           : { CreateBucketConfiguration: { LocationConstraint: region as never } };
-      await client.send(new CreateBucketCommand({ Bucket, ...constraint }), limit());
+      await client.send(new CreateBucketCommand({ Bucket, ObjectLockEnabledForBucket: lock, ...constraint }), limit());
     },
     async get(Key, { range, bytes }) {
       const input = range === undefined ? {} : { Range: range };
@@ -109,7 +133,12 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
     },
     async head(Key) {
       const answer = await client.send(new HeadObjectCommand({ Bucket, Key }), limit());
-      return { size: answer.ContentLength ?? Number.NaN, modified: answer.LastModified?.getTime() ?? Number.NaN };
+      const { ContentLength = Number.NaN, LastModified, ObjectLockMode, ObjectLockRetainUntilDate } = answer;
+      return {
+        size: ContentLength,
+        modified: LastModified?.getTime() ?? Number.NaN,
+        lockedUntil: ObjectLockMode === 'COMPLIANCE' ? (ObjectLockRetainUntilDate?.getTime() ?? null) : null,
+      };
     },
     async put(Key, Body, options) {
       const input = { Bucket, Key, Body, IfNoneMatch: '*', ...classOf(options) };
@@ -133,7 +162,7 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
       const { UploadId } = await client.send(new CreateMultipartUploadCommand(input), limit());
       return UploadId ?? '';
     },
-    async putPart({ key: Key, upload: UploadId, number: PartNumber, body: Body, sha256 }) {
+    async putPart({ key: Key, upload: UploadId, number: PartNumber, body: Body, sha256, signal }) {
       const command = new UploadPartCommand({ Bucket, Key, UploadId, PartNumber, Body, ContentLength: Body.length });
       // The signer takes over what it finds; by itself it would hash 16 MiB and more in the way of everything else.
       command.middlewareStack.add(
@@ -143,7 +172,9 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
         },
         { step: 'build' },
       );
-      const { ETag } = await client.send(command, limit(Body.length));
+      const { abortSignal } = limit(Body.length);
+      const either = signal === undefined ? abortSignal : AbortSignal.any([abortSignal, signal]);
+      const { ETag } = await client.send(command, { abortSignal: either });
       return ETag ?? '';
     },
     async *parts(Key, UploadId) {
@@ -151,8 +182,10 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
       do {
         const input = { Bucket, Key, UploadId, PartNumberMarker: marker };
         const page = await client.send(new ListPartsCommand(input), limit());
-        for (const { PartNumber, Size, ETag } of page.Parts ?? [])
-          yield { number: PartNumber ?? 0, size: Size ?? Number.NaN, etag: ETag ?? '' };
+        for (const { PartNumber, Size, ETag, LastModified } of page.Parts ?? []) {
+          const modified = LastModified?.getTime() ?? 0;
+          yield { number: PartNumber ?? 0, size: Size ?? Number.NaN, etag: ETag ?? '', modified };
+        }
         const next: string | undefined = page.IsTruncated ? page.NextPartNumberMarker : undefined;
         marker = next === marker ? undefined : next;
       } while (marker !== undefined);

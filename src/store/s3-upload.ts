@@ -34,6 +34,7 @@ export interface UploadTask {
   /** Of the file, bytes. */
   size: number;
   options: S3PutOptions;
+  signal: AbortSignal | undefined;
   /** What the SDK threw, as a RozenError of this store. */
   translate(error: unknown): RozenError;
   /** A create in one request. */
@@ -47,13 +48,16 @@ function partSize(size: number): number {
   return part;
 }
 
-/** Creates the object; 'exists' when there is one. The caller has looked already: some servers do not when parts are joined. */
-export async function uploadFile(task: UploadTask): Promise<void> {
+/**
+ * Creates the object; 'exists' when there is one. The caller has looked already: some servers do not when parts are joined.
+ * False when it was small and went by `put`.
+ */
+export async function uploadFile(task: UploadTask): Promise<boolean> {
   const file = await open(task.path, 'r');
   try {
     if (task.size <= MIN_PART) {
       await task.put(await readPart(file, 0, task.size));
-      return;
+      return false;
     }
     for (let round = 1; !(await uploadOnce(task, file)); round++) {
       forgetUpload(task.path);
@@ -64,6 +68,7 @@ export async function uploadFile(task: UploadTask): Promise<void> {
       }
     }
     forgetUpload(task.path);
+    return true;
   } finally {
     await file.close();
   }
@@ -109,6 +114,7 @@ function patiently<T>(task: UploadTask, work: () => Promise<T>): Promise<T> {
       try {
         return await work();
       } catch (error) {
+        if (task.signal?.aborted === true) throw new RozenError('interrupted', `${task.key}: the upload was stopped`);
         throw task.translate(error);
       }
     },
@@ -178,7 +184,7 @@ async function keptParts(task: UploadTask, upload: string, file: FileHandle): Pr
 }
 
 async function sendMissing(task: UploadTask & Begun & { file: FileHandle }): Promise<void> {
-  const { api, key, size, upload, parts, file } = task;
+  const { api, key, size, upload, parts, file, signal } = task;
   const length = partSize(size);
   const missing: number[] = [];
   for (let number = 1; (number - 1) * length < size; number++) if (!parts.has(number)) missing.push(number);
@@ -190,8 +196,8 @@ async function sendMissing(task: UploadTask & Begun & { file: FileHandle }): Pro
       const sha256 = Buffer.from(await webcrypto.subtle.digest('SHA-256', body)).toString('hex');
       const at = number;
       try {
-        const etag = await patiently(task, () => api.putPart({ key, upload, number: at, body, sha256 }));
-        parts.set(at, { number: at, size: body.length, etag });
+        const etag = await patiently(task, () => api.putPart({ key, upload, number: at, body, sha256, signal }));
+        parts.set(at, { number: at, size: body.length, etag, modified: Date.now() });
       } catch (error) {
         failed = true;
         throw error;

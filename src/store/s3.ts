@@ -5,16 +5,19 @@ import {
   checkObjectName,
   DEFAULT_GET_LIMIT,
   isObjectName,
+  type Keeping,
   type ObjectInfo,
   type ObjectStore,
   objectExists,
   objectNotFound,
   objectTooLarge,
   objectTooShort,
+  type Unfinished,
 } from './object-store.ts';
-import type { S3Answer, S3Api } from './s3-client.ts';
+import type { S3Answer, S3Api, S3PutOptions } from './s3-client.ts';
 import { isClockWrong, isUnreachable, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
 import { forgetUpload } from './s3-journal.ts';
+import { lockObject, lockObjects } from './s3-lock.ts';
 import type { S3Place } from './s3-place.ts';
 import { uploadFile } from './s3-upload.ts';
 
@@ -40,6 +43,7 @@ export class S3Store implements ObjectStore {
   #reached = false;
   /** The bucket was seen, so a 404 that does not say of what is of an object. */
   #bucketSeen = false;
+  #keeping: Keeping = {};
 
   constructor(place: S3Place, options: S3StoreOptions = {}) {
     this.#place = place;
@@ -53,7 +57,7 @@ export class S3Store implements ObjectStore {
     } catch (error) {
       if (!(error instanceof RozenError) || error.code !== 'not-found') throw error;
       await this.#call('', async (api) => {
-        await api.createBucket().catch((failure) => {
+        await api.createBucket({ lock: this.#keeping.lockDays !== undefined }).catch((failure) => {
           if (s3ErrorName(failure) !== 'BucketAlreadyOwnedByYou') throw failure;
         });
       });
@@ -148,36 +152,39 @@ export class S3Store implements ObjectStore {
     await this.#call(name, async (api, key) => {
       for (let attempt = 1; ; attempt++) {
         try {
-          await api.put(key, bytes);
-          return;
+          await api.put(key, bytes, this.#optionsOf(name));
+          break;
         } catch (error) {
           // Two creates at once: this one was refused, and the next try shows whether the other one won.
           if (s3Status(error) !== 409 || attempt >= CONFLICTS) throw error;
         }
       }
+      await this.#lock(api, key);
     });
   }
 
   /** In parts when it is large; goes on with an upload that a killed process has left. The file stays. */
-  async putFile(name: string, path: string): Promise<void> {
+  async putFile(name: string, path: string, signal?: AbortSignal): Promise<void> {
     checkObjectName(name);
     const size = await fileSize(path);
     if ((await this.stat(name)) !== null) {
       forgetUpload(path);
       throw objectExists(this.location, name);
     }
-    await this.#call(name, (api, key) =>
-      uploadFile({
+    await this.#call(name, async (api, key) => {
+      const inParts = await uploadFile({
         api,
         key,
         path,
         size,
-        options: {},
+        options: this.#optionsOf(name),
+        signal,
         translate: (error) => this.#translate(error, name),
         put: (bytes) => this.put(name, bytes),
         stat: () => this.stat(name),
-      }),
-    );
+      });
+      if (inParts) await this.#lock(api, key);
+    });
   }
 
   async *list(prefix: string, options: { after?: string } = {}): AsyncIterable<ObjectInfo> {
@@ -215,6 +222,77 @@ export class S3Store implements ObjectStore {
       });
     });
   }
+
+  keep(keeping: Keeping): void {
+    this.#keeping = keeping;
+  }
+
+  async cannotKeep({ lockDays }: Keeping): Promise<RozenError | null> {
+    if (lockDays === undefined) return null;
+    const can = await this.#call('', (api) =>
+      api.hasLock().catch((error) => {
+        if (s3ErrorName(error) !== 'ObjectLockConfigurationNotFoundError') throw error;
+        return false;
+      }),
+    );
+    if (can) return null;
+    return new RozenError('unsupported', `${this.location}: the bucket has no Object Lock`, {
+      hint: 'it is switched on when a bucket is made: name one that does not exist yet, or leave --object-lock out',
+    });
+  }
+
+  async retain(names: readonly string[]): Promise<void> {
+    const { lockDays: days } = this.#keeping;
+    if (days === undefined || names.length === 0) return;
+    names.forEach(checkObjectName);
+    const keys = names.map((name) => this.#place.prefix + name);
+    await this.#call('', (api) => lockObjects({ api, days, translate: this.#ofKey }, keys));
+  }
+
+  async *unfinished(): AsyncIterable<Unfinished> {
+    const root = this.#place.prefix;
+    const uploads = await this.#call('', async (api) => {
+      const found: Unfinished[] = [];
+      for await (const { key, id, started } of api.uploads(root)) {
+        if (!key.startsWith(root)) continue;
+        const upload: Unfinished = { name: key.slice(root.length), id, bytes: 0, active: started };
+        try {
+          for await (const part of api.parts(key, id)) {
+            upload.bytes += part.size;
+            upload.active = Math.max(upload.active, part.modified);
+          }
+        } catch (error) {
+          // It was completed or ended since it was listed.
+          if (s3ErrorName(error) === 'NoSuchUpload') continue;
+          throw error;
+        }
+        found.push(upload);
+      }
+      return found;
+    });
+    yield* uploads;
+  }
+
+  async abandon({ name, id }: Unfinished): Promise<void> {
+    await this.#call(name, (api, key) =>
+      api.abortUpload(key, id).catch((error) => {
+        if (s3ErrorName(error) !== 'NoSuchUpload') throw error;
+      }),
+    );
+  }
+
+  /** Only content goes to a class of its own: everything else is read by every command. */
+  #optionsOf(name: string): S3PutOptions {
+    return name.startsWith('data/') ? { storageClass: this.#keeping.storageClass } : {};
+  }
+
+  async #lock(api: S3Api, key: string): Promise<void> {
+    const { lockDays: days } = this.#keeping;
+    if (days !== undefined) await lockObject({ api, days, translate: this.#ofKey }, key, true);
+  }
+
+  readonly #ofKey = (error: unknown, key: string): RozenError =>
+    this.#translate(error, key.slice(this.#place.prefix.length));
 
   async #read<T>(name: string, work: (api: S3Api, key: string) => Promise<T>): Promise<T> {
     checkObjectName(name);

@@ -1,10 +1,13 @@
+import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { connectS3 } from '../../src/store/s3-client.ts';
+import { parseS3Place } from '../../src/store/s3-place.ts';
 import { compareFolders } from '../e2e/compare.ts';
 import { makeOddTree, noise } from '../e2e/odd-tree.ts';
 import { isMounted, isRoot, mountObstacle, Sandbox } from '../e2e/rozen.ts';
-import { type S3Access, useBucket } from './bucket.ts';
+import { accessEnvironment, type S3Access, useBucket } from './bucket.ts';
 
 /** What must work on a folder must work in a bucket: the built command line, from `init` to a restored copy. */
 export function bucketJob(open: () => Promise<S3Access>): void {
@@ -25,7 +28,8 @@ export function bucketJob(open: () => Promise<S3Access>): void {
   afterAll(() => sandbox.remove());
 
   test('init makes the bucket, and refuses a place that is taken', () => {
-    const made = sandbox.json(['init']);
+    // A class that can be read at once, and a lock: whatever is done below is done to such a repository.
+    const made = sandbox.json(['init', '--storage-class', 'glacier-ir', '--object-lock', '1']);
     expect(made.location).toBe(sandbox.env.ROZEN_REPOSITORY);
     // From here on no command has to stretch a passphrase.
     const identity = join(sandbox.dir, 'identity.txt');
@@ -67,6 +71,33 @@ export function bucketJob(open: () => Promise<S3Access>): void {
     const target = join(sandbox.dir, 'restored');
     sandbox.ok(['restore', 'latest', '--target', target, '--verify']);
     expect(compareFolders(source, target, { folderSizes: false })).toEqual([]);
+  });
+
+  test('everything is locked for a day', async () => {
+    const place = parseS3Place(sandbox.env.ROZEN_REPOSITORY!);
+    Object.assign(process.env, accessEnvironment(access));
+    const api = connectS3(place);
+    const { objects } = await api.list({ prefix: place.prefix });
+    expect(objects.length).toBeGreaterThan(9);
+    for (const { key } of objects)
+      expect(((await api.head(key)).lockedUntil ?? 0) - Date.now(), key).toBeGreaterThan(0.9 * 86_400_000);
+    api.close();
+  });
+
+  test('repair ends an upload that nobody goes on with', async () => {
+    const place = parseS3Place(sandbox.env.ROZEN_REPOSITORY!);
+    const api = connectS3(place);
+    const id = await api.beginUpload(`${place.prefix}data/ab/left.roz`);
+    const body = noise(5 * 1024 * 1024);
+    const sha256 = createHash('sha256').update(body).digest('hex');
+    await api.putPart({ key: `${place.prefix}data/ab/left.roz`, upload: id, number: 1, body, sha256 });
+    api.close();
+    const left = { name: 'data/ab/left.roz', id, bytes: body.length };
+    expect(sandbox.json(['repair']).uploads).toMatchObject([{ ...left, stale: false, removed: false }]);
+    const dry = sandbox.json(['repair', '--older-than', '0m', '--dry-run']);
+    expect(dry.uploads).toMatchObject([{ ...left, stale: true, removed: false }]);
+    expect(sandbox.ok(['repair', '--older-than', '0m']).stdout).toMatch(/^removed {2}data\/ab\/left.roz/);
+    expect(sandbox.json(['repair']).uploads).toEqual([]);
   });
 
   test('keys and enrolled machines live in it too', () => {

@@ -1,5 +1,6 @@
 import { hostname, userInfo } from 'node:os';
 import { RozenError } from '../../errors.ts';
+import type { Repository } from '../../repository/repository.ts';
 import type { BackupOptions, BackupReport, ClassCounts, EntryClass } from '../../snapshot/backup/backup.ts';
 import { argumentBytes } from '../argument-bytes.ts';
 import type { SetConfig } from '../config.ts';
@@ -7,7 +8,7 @@ import type { Context } from '../context.ts';
 import { formatCount, formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from '../display.ts';
 import { EXIT } from '../exit.ts';
 import type { ProgressState } from '../progress.ts';
-import { nearest, parsePercent, parseSize } from '../values.ts';
+import { nearest, parsePercent, parseSize, parseStorageClass } from '../values.ts';
 import { printWormReport, wormAsJson } from '../worm-report.ts';
 import { type PolicyOptions, policyOf } from '../worm-set.ts';
 
@@ -27,6 +28,7 @@ interface Options extends PolicyOptions {
   archiveSize?: string;
   rehash?: string;
   keep: boolean;
+  storageClass?: string;
 }
 
 const MARKS: Readonly<Record<EntryClass, string>> = {
@@ -60,6 +62,9 @@ export async function run(context: Context, args: string[], options: Options): P
   const { parseCodec } = await import('../../archive/codec/index.ts');
   const codec = options.codec ?? configured.codec ?? config.defaults.codec;
   const archiveSize = options.archiveSize ?? configured.archiveSize ?? config.defaults.archiveSize;
+  const storageClass = parseStorageClass(
+    options.storageClass ?? configured.storageClass ?? config.defaults.storageClass,
+  );
   const mode = options.mode ?? configured.mode;
   if (mode !== undefined && mode !== 'snapshot' && mode !== 'worm') {
     throw new RozenError('usage', `set '${set}': unknown mode '${mode}'`, { hint: 'it is snapshot or worm' });
@@ -87,6 +92,7 @@ export async function run(context: Context, args: string[], options: Options): P
   const { asks, ...credentials } = await context.credentials(configured.repository);
   settings.readArchive = asks !== true && Object.keys(credentials).length > 0;
   const repository = await context.open('write', configured.repository);
+  if (storageClass !== undefined) await useStorageClass(repository, storageClass);
   const { repositoryStateDir } = await import('../../repository/paths.ts');
   const { backup } = await import('../../snapshot/backup/backup.ts');
   const { out } = context;
@@ -140,6 +146,12 @@ function wormOptions(options: Options, configured: SetConfig): Partial<BackupOpt
     ...(rehash === undefined ? {} : { rehash: parsePercent(rehash, '--rehash') }),
     keepDiverged: keep,
   };
+}
+
+async function useStorageClass(repository: Repository, storageClass: string): Promise<void> {
+  const obstacle = await repository.store.cannotKeep({ storageClass });
+  if (obstacle !== null) throw obstacle;
+  repository.keepDataAs(storageClass);
 }
 
 /** Without --set: the one set of the configuration, when there is exactly one and no paths are given. */

@@ -7,6 +7,7 @@ import type { ObjectStore } from '../../store/object-store.ts';
 import type { RepositoryConfig } from '../config.ts';
 import type { Context } from '../context.ts';
 import { chooseNewPassphrase } from '../credentials.ts';
+import { parseDays, parseStorageClass } from '../values.ts';
 
 interface Options {
   recipient?: string[];
@@ -14,6 +15,8 @@ interface Options {
   label?: string;
   endpoint?: string;
   region?: string;
+  storageClass?: string;
+  objectLock?: string;
 }
 
 export async function run(context: Context, args: string[], options: Options): Promise<undefined> {
@@ -23,6 +26,8 @@ export async function run(context: Context, args: string[], options: Options): P
   const wantsPassphrase = recipients.length === 0 || passwordFile !== undefined;
   const [named] = args;
   const { openStore } = await import('../../store/open.ts');
+  const storageClass = parseStorageClass(options.storageClass);
+  const lockDays = options.objectLock === undefined ? undefined : parseDays(options.objectLock, '--object-lock');
   const place = named === undefined ? await context.repository() : await placeOf(context, named);
   const { endpoint = place.endpoint, region = place.region } = options;
   const store = openStore(place.location, { ...place, endpoint, region });
@@ -36,6 +41,7 @@ export async function run(context: Context, args: string[], options: Options): P
     recipients,
     postQuantum: options.postQuantum,
     label: options.label,
+    keeping: { storageClass, lockDays },
   });
   const { out } = context;
   if (out.json) {

@@ -24,6 +24,7 @@ import type { Lineage } from './lineage.ts';
 import type { LineageState } from './local-state.ts';
 import { Mutations, type OldTrees } from './mutations.ts';
 import type { Plan } from './plan.ts';
+import { retainArchives } from './retention.ts';
 
 /** When a lineage lies in too many tree archives, so many of the fullest ones stay and the others are written anew. */
 const KEPT_ARCHIVES = 16;
@@ -67,7 +68,11 @@ export async function commitSnapshot(options: CommitOptions): Promise<Committed>
     const { id, size, headerHash, merkleRoot } = written.archive;
     const tree: SnapshotTree = { id, size, row, headerHash, merkleRoot, envelope };
     file.sync();
-    await repository.store.putFile(treeName(id), file.path);
+    await repository.store.putFile(treeName(id), file.path, options.signal);
+    await retainArchives(repository, {
+      old: old === null ? null : { source: options.source, root: old.roots.archives },
+      added: [...archivesAdded(options).map(({ archive }) => archive), { id, kind: KIND_TREE }],
+    });
     const state: LineageState = {
       generation,
       snapshotId: slot.id,
@@ -136,14 +141,18 @@ async function writeTrees(
 }
 
 /** The archives that this snapshot is the first to refer to, the tree archive of the snapshot before among them. */
-function* archiveRows({ rows, facts, lineage, old }: CommitOptions): Generator<Mutation> {
+function archivesAdded({ rows, facts, lineage, old }: CommitOptions): { row: number; archive: ArchiveFacts }[] {
   const added: { row: number; archive: ArchiveFacts }[] = [];
   if (old !== null && lineage.state !== null) {
     const { tree } = lineage.state;
     added.push({ row: tree.row, archive: { ...tree, kind: KIND_TREE } });
   }
   for (const item of rows?.added(facts) ?? []) added.push(item);
-  for (const { row, archive } of added) {
+  return added;
+}
+
+function* archiveRows(options: CommitOptions): Generator<Mutation> {
+  for (const { row, archive } of archivesAdded(options)) {
     const { id, kind, size, headerHash, merkleRoot, envelope } = archive;
     yield { key: [row], value: [id, kind, size, headerHash, merkleRoot, envelope] };
   }

@@ -15,7 +15,7 @@ import type { Repository } from '../../repository/repository.ts';
 import type { Secrets } from '../../repository/secrets.ts';
 import { answer, answerLost, answerRead } from './answer.ts';
 import { type Batch, describe, type Entry, entriesOf, Pending, type Unit } from './batches.ts';
-import { deliver, deliverRecovered, withoutIndex } from './deliver.ts';
+import { type Destination, deliver, deliverRecovered, withoutIndex } from './deliver.ts';
 import type { DedupIndex } from './index.ts';
 import { FileLayout, type LayoutHost, type Lookup } from './layout.ts';
 import { Pack, type PackEnvironment } from './pack.ts';
@@ -130,7 +130,7 @@ export class DataWriter implements DataStore, LayoutHost {
   async #recover(spoolDir: string): Promise<void> {
     for (const found of await recoverSpools(spoolDir)) {
       if (found.found !== 'open') {
-        const number = await deliverRecovered(this.#repository, this.#index, found);
+        const number = await deliverRecovered(this.#destination, this.#index, found);
         if (found.found === 'sealed') this.stats.recoveredBytes += found.sealed;
         if (number !== undefined) {
           this.#packs.addNumber(number);
@@ -404,11 +404,16 @@ export class DataWriter implements DataStore, LayoutHost {
 
   async #bring(pack: Pack): Promise<void> {
     const { archive, spool } = await Promise.race([pack.finish(), this.#failed]);
-    await deliver(this.#repository, spool, { id: archive.id, size: archive.size, hotIndex: archive.hotIndex! });
+    const { id, size, hotIndex } = archive;
+    await deliver(this.#destination, spool, { id, size, hotIndex: hotIndex! });
     this.#index.add(pack.number, archive, pack.chunks);
     this.#packs.forget(pack);
     spool.remove();
     this.#archives.push({ number: pack.number, archive: withoutIndex(archive) });
+  }
+
+  get #destination(): Destination {
+    return { repository: this.#repository, signal: this.#signal };
   }
 
   #usePool(): WorkerPool {

@@ -7,19 +7,25 @@ import type { Repository } from '../../repository/repository.ts';
 import type { DedupIndex } from './index.ts';
 import type { Recovered, Spool } from './spool.ts';
 
+export interface Destination {
+  repository: Repository;
+  /** Ends a long upload; the next run goes on with it. */
+  signal: AbortSignal | undefined;
+}
+
 /**
  * Stores a sealed archive and its hot index; returns when the store has acknowledged both. The spool's files stay until
  * the caller has entered the archive into the index and removes them.
  */
 export async function deliver(
-  repository: Repository,
+  { repository, signal }: Destination,
   spool: Spool,
   sealed: { id: Buffer; size: number; hotIndex: Buffer },
 ): Promise<void> {
   await spool.seal(sealed.hotIndex);
   const name = dataName(sealed.id);
   try {
-    await repository.store.putFile(name, spool.path);
+    await repository.store.putFile(name, spool.path, signal);
   } catch (error) {
     await allowExisting(repository, name, sealed.size, error);
   }
@@ -44,10 +50,11 @@ async function allowExisting(repository: Repository, name: string, size: number,
 
 /** Ends what a crash interrupted after the archive was whole; returns its number, undefined when nothing is left of it. */
 export async function deliverRecovered(
-  repository: Repository,
+  to: Destination,
   index: DedupIndex,
   from: Extract<Recovered, { found: 'sealed' | 'taken' }>,
 ): Promise<number | undefined> {
+  const { repository } = to;
   if (from.found === 'taken') {
     // The spool file is gone: either the store took it, or somebody removed it.
     if ((await repository.store.stat(dataName(from.id))) === null) {
@@ -62,7 +69,7 @@ export async function deliverRecovered(
   const { spool } = from;
   const hotIndex = await hotIndexObject(spool);
   const { id } = spool.state;
-  await deliver(repository, spool, { id, size: from.sealed, hotIndex });
+  await deliver(to, spool, { id, size: from.sealed, hotIndex });
   const number = await index.enter(indexName(id), hotIndex);
   spool.remove();
   return number;

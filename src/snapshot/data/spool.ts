@@ -160,7 +160,7 @@ export class Spool implements ArchiveSink, RangeSource {
 }
 
 function removeSpool(folder: string, name: string): void {
-  for (const ending of ['roz', 'rix', 'cbor']) rmSync(join(folder, `${name}.${ending}`), { force: true });
+  for (const ending of ['roz', 'roz.upload', 'rix', 'cbor']) rmSync(join(folder, `${name}.${ending}`), { force: true });
 }
 
 function writeNew(path: string, bytes: Uint8Array): void {
