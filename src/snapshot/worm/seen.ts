@@ -13,7 +13,8 @@ import { TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
  * truncated  it ends early; what is left is as it was
  * replaced   something that is no regular file stands in its place
  */
-export type DivergedKind = 'edited' | 'decayed' | 'truncated' | 'replaced';
+export const KINDS = ['edited', 'decayed', 'truncated', 'replaced'] as const;
+export type DivergedKind = (typeof KINDS)[number];
 
 export interface SeenRow {
   version: number;
