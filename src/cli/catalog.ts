@@ -416,6 +416,12 @@ ${NAMING}`,
         description: 'compare a snapshot (default: latest) with local files, both ways',
         complete: 'directory',
       },
+      {
+        flags: '--repair <side>',
+        description: 'local: put back what decayed; archive: store once more what is damaged there (WORM sets)',
+        choices: ['local', 'archive'],
+      },
+      { flags: '--no-keep', description: 'with --repair local: do not keep the decayed file beside' },
     ],
     examples: [
       ['rozen verify', 'structure and hashes'],

@@ -42,12 +42,16 @@ function backup(what, ...options) {
   const report = JSON.parse(stdout);
   const added = [...objects()].filter(([path]) => !before.has(path));
   const memory = Number(/Maximum resident set size \(kbytes\): (\d+)/.exec(stderr)?.[1]) / 1024;
+  const processor = ['User', 'System'].reduce(
+    (sum, kind) => sum + Number(new RegExp(`${kind} time \\(seconds\\): ([\\d.]+)`).exec(stderr)?.[1]),
+    0,
+  );
   const bytes = added.reduce((sum, [, size]) => sum + size, 0);
   const classes = Object.entries(report.classes)
     .map(([name, { files, folders }]) => [name, files + folders])
     .filter(([, total]) => total > 0);
   console.log(
-    `${what.padEnd(20)} ${seconds.toFixed(1).padStart(7)} s  ${memory.toFixed(0).padStart(5)} MB  ${(bytes / 1024).toFixed(1).padStart(9)} KiB in ${added.length} objects, ${report.bytesRead} bytes read; ${classes.map(([name, total]) => `${total} ${name}`).join(', ')}${report.worm.moves.length > 0 ? `; ${report.worm.moves.length} moves` : ''}`,
+    `${what.padEnd(20)} ${seconds.toFixed(1).padStart(7)} s (processor ${processor.toFixed(1)} s)  ${memory.toFixed(0).padStart(5)} MB  ${(bytes / 1024).toFixed(1).padStart(9)} KiB in ${added.length} objects, ${report.bytesRead} bytes read; ${classes.map(([name, total]) => `${total} ${name}`).join(', ')}${report.worm.moves.length > 0 ? `; ${report.worm.moves.length} moves` : ''}`,
   );
 }
 

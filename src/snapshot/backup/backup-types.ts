@@ -5,9 +5,9 @@ import type { Repository } from '../../repository/repository.ts';
 import type { WormPolicy } from '../../repository/snapshot-record.ts';
 import type { DivergedKind } from '../worm/seen.ts';
 
-/** What a person has decided about a file that diverged. */
+/** What a person has decided about a file that diverged; 'repair': its archived copy is damaged, store it once more. */
 export interface Decision {
-  action: 'accept' | 'restore';
+  action: 'accept' | 'restore' | 'repair';
   /** On this machine. */
   path: Buffer;
 }

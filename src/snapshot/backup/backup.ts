@@ -89,7 +89,10 @@ class Run {
       this.#mode = modeOf(options, base);
       this.#plan = new Plan(this.#mode === 'worm');
       const old = options.selfContained ? null : base;
-      data = new DataSide({ options, lineage, plan: this.#plan, tally: this.#tally, old });
+      // What is repaired must not refer to the archives that hold it already.
+      const repairs = [...(options.decisions?.values() ?? [])].some(({ action }) => action === 'repair');
+      const dataOptions = repairs ? { ...options, selfContained: true } : options;
+      data = new DataSide({ options: dataOptions, lineage, plan: this.#plan, tally: this.#tally, old });
       if (this.#mode === 'worm') {
         const { WormSide } = await import('../worm/worm-side.ts');
         const pump = () => this.#pump(data);

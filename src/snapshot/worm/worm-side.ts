@@ -8,6 +8,7 @@ import { lstat, type Stat } from '../../posix/stat.ts';
 import { DEFAULT_POLICY, type WormPolicy } from '../../repository/snapshot-record.ts';
 import type { BackupOptions, WormReport } from '../backup/backup-types.ts';
 import type { Comparison, WormRules } from '../backup/compare.ts';
+import { InodeSet } from '../backup/inode-set.ts';
 import type { Lineage } from '../backup/lineage.ts';
 import type { Plan } from '../backup/plan.ts';
 import { type Tally, describe as words } from '../backup/tally.ts';
@@ -69,12 +70,13 @@ export class WormSide {
     this.#proofs = new Proofs(lineage.local);
     const record = lineage.slot.base;
     const dryRun = run.dryRun ?? false;
-    const decide = (inode: number): WormPolicy['onChange'] =>
-      dryRun
-        ? 'warn'
-        : run.decisions === undefined
-          ? this.policy.onChange
-          : (run.decisions.get(inode)?.action ?? 'warn');
+    const decide = (inode: number): WormPolicy['onChange'] => {
+      if (dryRun) return 'warn';
+      if (run.decisions === undefined) return this.policy.onChange;
+      const action = run.decisions.get(inode)?.action ?? 'repair';
+      return action === 'repair' ? 'warn' : action;
+    };
+    const repairs = (inode: number): boolean => run.decisions?.get(inode)?.action === 'repair';
     if (base === null || record === null) {
       this.#archived = null;
       this.#judge = null;
@@ -87,6 +89,7 @@ export class WormSide {
         tally,
         base,
         decide,
+        repairs,
         keepDiverged: run.keepDiverged ?? true,
         sequence: lineage.slot.sequence,
         contentIdKey,
@@ -97,7 +100,11 @@ export class WormSide {
         pump: options.pump,
       });
     }
-    const due = base === null || run.rehash === undefined ? null : dueFiles(base, this.#proofs, run.rehash);
+    let due: InodeSet | null = null;
+    if (run.decisions !== undefined) {
+      due = new InodeSet();
+      for (const inode of run.decisions.keys()) due.add(inode);
+    } else if (base !== null && run.rehash !== undefined) due = dueFiles(base, this.#proofs, run.rehash);
     this.rules = {
       acceptNew: base === null || this.policy.acceptNew,
       trustSeen: run.decisions === undefined && (dryRun || this.policy.onChange === 'warn'),
