@@ -317,6 +317,25 @@ ${NAMING}`,
     load: () => import('./commands/status.ts'),
   },
   {
+    name: 'review',
+    summary: 'decide about what diverged in a WORM set, case by case',
+    details: `Shows both sides of each file: size, time, dimensions and date of images, differences of texts. Nothing changes
+before the last answer. --answers reads lines: accept, restore or skip, then a path, kind=edited (decayed, truncated, replaced)
+or *; the first line that fits counts. Exit code 4 while cases are open.`,
+    arguments: [{ name: '<set>', description: 'name of the set' }],
+    options: [
+      { flags: '--answers <file>', description: 'decide by a file instead of asking; - is stdin', complete: 'file' },
+      { flags: '--no-keep', description: 'restore: do not keep the diverged file as NAME.rozen-diverged-TIME' },
+    ],
+    examples: [
+      ['rozen review photos', 'asks on the terminal'],
+      ['rozen review photos --json', 'the cases, for a program'],
+      ["printf 'restore kind=decayed\\n' | rozen review photos --answers -", 'undo bit rot'],
+    ],
+    stopsItself: true,
+    load: () => import('./commands/review.ts'),
+  },
+  {
     name: 'history',
     summary: 'names, places and contents of one file over time',
     details: 'The file is followed by its inode number, through renames and moves of it and of the folders above.',
@@ -415,6 +434,12 @@ ${NAMING}`,
         description: 'compare a snapshot (default: latest) with local files, both ways',
         complete: 'directory',
       },
+      {
+        flags: '--repair <side>',
+        description: 'local: put back what decayed; archive: store once more what is damaged there (WORM sets)',
+        choices: ['local', 'archive'],
+      },
+      { flags: '--no-keep', description: 'with --repair local: do not keep the decayed file beside' },
     ],
     examples: [
       ['rozen verify', 'structure and hashes'],

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import type { Repository } from '../repository/repository.ts';
 import type { AgainstReport, Divergence, DivergenceKind } from '../snapshot/verify/against-types.ts';
 import type { SnapshotInfo } from '../snapshot/view/listing.ts';
+import type { OpenPlace } from '../snapshot/view/place.ts';
 import { argumentBytes } from './argument-bytes.ts';
 import type { Context } from './context.ts';
 import { formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from './display.ts';
@@ -10,6 +11,7 @@ import { pathForOutput } from './entry-line.ts';
 import { EXIT } from './exit.ts';
 import { Places } from './places.ts';
 import { selectSnapshots, snapshotTitle } from './selection.ts';
+import { afterAgainst, printRepairs, type Repairs, repairsAsJson } from './verify-repair.ts';
 
 const MARKS: Readonly<Record<DivergenceKind, string>> = {
   missing: '-',
@@ -24,8 +26,20 @@ const MARKS: Readonly<Record<DivergenceKind, string>> = {
 /** What a person would have to restore or back up anew; extra, moved and metadata lose nothing. */
 const DIVERGED: ReadonlySet<DivergenceKind> = new Set(['missing', 'type', 'content']);
 
-/** `verify --against DIR`. Exit code 4 when content diverged, 3 when local files could not be read. */
-export async function runAgainst(context: Context, snapshot: string | undefined, folder: string): Promise<number> {
+export interface AgainstRun {
+  folder: string;
+  /** Also read the archived content. */
+  readData: boolean;
+  repair: 'local' | 'archive' | null;
+  keep: boolean;
+}
+
+/**
+ * `verify --against DIR`. Exit code 4 when content diverged, 3 when local files could not be read, 5 when the archive is
+ * damaged; what was repaired does not count.
+ */
+export async function runAgainst(context: Context, snapshot: string | undefined, run: AgainstRun): Promise<number> {
+  const { folder } = run;
   const repository = await context.open('read');
   const places = new Places(context, repository);
   const place =
@@ -33,7 +47,6 @@ export async function runAgainst(context: Context, snapshot: string | undefined,
       ? await places.openIn(await snapshotOf(context, { places, repository, folder }), null)
       : await places.open(snapshot);
   const { against } = await import('../snapshot/verify/against.ts');
-  const { out } = context;
   const progress = context.progress('verify');
   let report: AgainstReport;
   try {
@@ -41,11 +54,22 @@ export async function runAgainst(context: Context, snapshot: string | undefined,
       { place, folder: argumentBytes(folder), repository, signal: context.signal },
       { progress: ({ files, bytes, current }) => progress.update({ files, bytes, current: printableName(current) }) },
     );
+    progress.stop();
+    const repairs = await afterAgainst(context, { places, place, repository, report, run });
+    return print(context, { report, place, folder, repairs });
   } finally {
     progress.stop();
     places.close();
   }
-  if (out.json) out.document(reportAsJson(report));
+}
+
+function print(
+  context: Context,
+  it: { report: AgainstReport; place: OpenPlace; folder: string; repairs: Repairs },
+): number {
+  const { report, place, folder, repairs } = it;
+  const { out } = context;
+  if (out.json) out.document({ ...reportAsJson(report), ...repairsAsJson(repairs) });
   else {
     out.message(
       `- only in ${snapshotTitle(place.snapshot)}, + only in ${folder}, M content, T type, U metadata, R moved`,
@@ -56,7 +80,9 @@ export async function runAgainst(context: Context, snapshot: string | undefined,
       `${plural(report.divergences.length, 'difference')}, ${report.equal} equal; ${formatSize(report.bytes)} read in ${formatElapsed(seconds)}`,
     );
   }
-  const kinds = report.divergences.map(({ kind }) => kind);
+  if (!out.json) printRepairs(out, repairs);
+  if (repairs.damage > 0) return EXIT.corrupt;
+  const kinds = report.divergences.filter((divergence) => !repairs.done.has(divergence)).map(({ kind }) => kind);
   if (kinds.some((kind) => DIVERGED.has(kind))) return EXIT.diverged;
   return kinds.includes('unreadable') ? EXIT.incomplete : EXIT.done;
 }
@@ -101,11 +127,12 @@ function reportAsJson(report: AgainstReport): Record<string, unknown> {
     ...jsonName('folder', folder),
     startedAt: isoTime(Math.floor(startedAt / 1000), (startedAt % 1000) * 1e6),
     finishedAt: isoTime(Math.floor(finishedAt / 1000), (finishedAt % 1000) * 1e6),
-    divergences: divergences.map(({ kind, path, from, message }) => ({
+    divergences: divergences.map(({ kind, path, from, message, decayed }) => ({
       kind,
       ...jsonName('path', path),
       ...(from === undefined ? {} : jsonName('from', from)),
       message,
+      ...(decayed === true ? { decayed } : {}),
     })),
   };
 }

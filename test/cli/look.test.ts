@@ -314,6 +314,12 @@ describe('backup', () => {
       code: 1,
       stderr: expect.stringContaining('nowhere'),
     });
-    expect(home.run(['backup', source, '--set', 'first', '--mode', 'worm'], { env }).code).toBe(1);
+  });
+
+  test('a set keeps its mode', () => {
+    expect(home.run(['backup', source, '--set', 'first', '--mode', 'worm'], { env })).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('first'),
+    });
   });
 });

@@ -1,4 +1,4 @@
-import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { encode } from 'jpeg-js';
 import type { Sandbox } from './rozen.ts';
@@ -66,4 +66,13 @@ export function initWithIdentity(box: Sandbox): void {
   const file = join(box.dir, 'identity.txt');
   box.ok(['key', 'export', '--owner', file]);
   box.env.ROZEN_IDENTITY_FILE = file;
+}
+
+/** Flips a bit and leaves no trace of it in size and mtime. */
+export function rot(path: string, byte: number): void {
+  const { atime, mtime } = statSync(path);
+  const bytes = readFileSync(path);
+  bytes[byte]! ^= 4;
+  writeFileSync(path, bytes);
+  utimesSync(path, atime, mtime);
 }

@@ -15,13 +15,12 @@ import {
   symlinkSync,
   truncateSync,
   unlinkSync,
-  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, expect, test } from 'vitest';
-import { importPhotos, initWithIdentity, photo } from './photos.ts';
+import { importPhotos, initWithIdentity, photo, rot } from './photos.ts';
 import { Sandbox } from './rozen.ts';
 
 const PHOTOS = Number(process.env.ROZEN_WORM_PHOTOS ?? 24);
@@ -62,15 +61,6 @@ function dataBytes(): number {
       .toString()
       .split('\t')[0],
   );
-}
-
-/** Flips a bit and leaves no trace of it in size and mtime. */
-function rot(path: string, byte: number): void {
-  const { atime, mtime } = statSync(path);
-  const bytes = readFileSync(path);
-  bytes[byte]! ^= 4;
-  writeFileSync(path, bytes);
-  utimesSync(path, atime, mtime);
 }
 
 test('the life of a photo archive: each run tells exactly what happened, and stores exactly what is new', async () => {

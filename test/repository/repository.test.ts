@@ -310,6 +310,7 @@ test('the store sees no set, host, user, path, tag or label', async () => {
   const body = {
     set: 'SETNAME',
     mode: 'worm' as const,
+    policy: { onChange: 'accept' as const, onDelete: 'restore' as const, acceptNew: false },
     host: 'HOSTNAME',
     user: 'USERNAME',
     paths: [Buffer.from('PATHNAME')],

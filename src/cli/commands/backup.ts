@@ -1,4 +1,4 @@
-import { hostname, userInfo } from 'node:os';
+import { hostname } from 'node:os';
 import { RozenError } from '../../errors.ts';
 import type { Repository } from '../../repository/repository.ts';
 import type { BackupOptions, BackupReport, ClassCounts, EntryClass } from '../../snapshot/backup/backup.ts';
@@ -8,6 +8,7 @@ import type { Context } from '../context.ts';
 import { formatCount, formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from '../display.ts';
 import { EXIT } from '../exit.ts';
 import type { ProgressState } from '../progress.ts';
+import { userName } from '../user-name.ts';
 import { nearest, parsePercent, parseSize, parseStorageClass } from '../values.ts';
 import { printWormReport, wormAsJson } from '../worm-report.ts';
 import { type PolicyOptions, policyOf } from '../worm-set.ts';
@@ -163,15 +164,6 @@ function onlySet(sets: readonly string[], args: readonly string[]): string {
         ? 'add --set NAME, such as --set documents'
         : `add --set NAME; the configuration has ${sets.join(', ')}`,
   });
-}
-
-function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    // A uid without a passwd entry, as in containers.
-    return String(process.getuid?.() ?? '');
-  }
 }
 
 /** In the order of the report. */

@@ -35,7 +35,15 @@ function print({ out }: Context, status: SetStatus): void {
   if (oldestProof !== null) out.line(`the oldest proof is of ${formatTime(oldestProof)}`);
 }
 
-function statusAsJson({ cases, timeSec, timeNs, paths, oldestProof, ...rest }: SetStatus): Record<string, unknown> {
+function statusAsJson({
+  cases,
+  timeSec,
+  timeNs,
+  paths,
+  oldestProof,
+  record: _,
+  ...rest
+}: SetStatus): Record<string, unknown> {
   return {
     ...rest,
     time: isoTime(timeSec, timeNs),

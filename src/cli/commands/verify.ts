@@ -11,6 +11,8 @@ interface Options {
   sample?: string;
   key: boolean;
   against?: string;
+  repair?: 'local' | 'archive';
+  keep: boolean;
 }
 
 /** Files that are shown of one finding; --verbose and --json give more. */
@@ -20,7 +22,8 @@ export async function run(context: Context, args: string[], options: Options): P
   checkOptions(args, options);
   if (options.against !== undefined) {
     const { runAgainst } = await import('../verify-against.ts');
-    return runAgainst(context, args[0], options.against);
+    const { readData = false, repair = null, keep } = options;
+    return runAgainst(context, args[0], { folder: options.against, readData, repair, keep });
   }
   const readData = options.sample !== undefined ? parsePercent(options.sample, '--sample') : options.readData ? 100 : 0;
   const progress = context.progress('verify');
@@ -51,8 +54,10 @@ function checkOptions(args: readonly string[], options: Options): void {
     throw usage('--no-key looks at all objects', 'what belongs to one snapshot is sealed: leave out its name');
   if (options.readData && options.sample !== undefined)
     throw usage('--read-data reads all blocks, --sample some', 'give one of them');
-  if (options.against !== undefined && (options.readData || options.sample !== undefined))
-    throw usage('--against compares with local files', 'check the repository in a run of its own');
+  if (options.against !== undefined && options.sample !== undefined)
+    throw usage('--against compares with local files', 'add --read-data to read the archive too');
+  if (options.repair !== undefined && options.against === undefined)
+    throw usage('--repair needs local files to compare with', 'add --against DIR');
   if (options.against !== undefined && args.length > 1)
     throw usage('--against compares with one snapshot', 'name one of them');
 }

@@ -5,6 +5,13 @@ import type { Repository } from '../../repository/repository.ts';
 import type { WormPolicy } from '../../repository/snapshot-record.ts';
 import type { DivergedKind } from '../worm/seen.ts';
 
+/** What a person has decided about a file that diverged; 'repair': its archived copy is damaged, store it once more. */
+export interface Decision {
+  action: 'accept' | 'restore' | 'repair';
+  /** On this machine. */
+  path: Buffer;
+}
+
 export interface BackupOptions {
   /** Opened with need 'write' (or more; with an identity, lost local state is read back from the store). */
   repository: Repository;
@@ -20,6 +27,8 @@ export interface BackupOptions {
   rehash?: number;
   /** WORM, on restore: false does not keep the diverged file beside the restored one. */
   keepDiverged?: boolean;
+  /** WORM: look at these files alone, by inode number, and do this about them; nothing else is walked. */
+  decisions?: ReadonlyMap<number, Decision>;
   /** WORM: may open archives to tell exactly where a file differs (asks for no passphrase on its own). */
   readArchive?: boolean;
   /** What to back up, as bytes; relative ones count from the working directory. At least one. */

@@ -89,7 +89,10 @@ class Run {
       this.#mode = modeOf(options, base);
       this.#plan = new Plan(this.#mode === 'worm');
       const old = options.selfContained ? null : base;
-      data = new DataSide({ options, lineage, plan: this.#plan, tally: this.#tally, old });
+      // What is repaired must not refer to the archives that hold it already.
+      const repairs = [...(options.decisions?.values() ?? [])].some(({ action }) => action === 'repair');
+      const dataOptions = repairs ? { ...options, selfContained: true } : options;
+      data = new DataSide({ options: dataOptions, lineage, plan: this.#plan, tally: this.#tally, old });
       if (this.#mode === 'worm') {
         const { WormSide } = await import('../worm/worm-side.ts');
         const pump = () => this.#pump(data);
@@ -117,6 +120,7 @@ class Run {
         },
       });
       this.#tally.phase('walk');
+      if (options.decisions !== undefined) this.#worm?.lookAtDecided(comparison);
       const walker = walk({
         sources,
         selection: selected,
@@ -125,7 +129,7 @@ class Run {
         untouchable: ownFolders(options),
         handler: comparison,
       });
-      await this.#walk(walker, { comparison, data });
+      if (options.decisions === undefined) await this.#walk(walker, { comparison, data });
       const found: Found = { comparison, data, committed: null };
       await this.#worm?.judge();
       if (options.dryRun) {
@@ -219,7 +223,7 @@ class Run {
     if (state !== null && !force && !selfContained && this.#plan.empty) {
       this.#tally.phase('commit');
       await repository.commit({ kind: 'unchanged', slot, ...time });
-      local.confirm({ ...state, walkedAt });
+      local.confirm({ ...state, walkedAt: this.#options.decisions === undefined ? walkedAt : state.walkedAt });
       this.#worm?.saveProofs();
       return null;
     }
@@ -235,7 +239,8 @@ class Run {
       facts: (number) => data.facts(number),
       nextInode: comparison.nextInode,
       emptyId: this.#worm?.emptyId ?? NO_ID,
-      walkedAt,
+      // Files that were not looked at were last seen by the walk before.
+      walkedAt: this.#options.decisions === undefined ? walkedAt : (state?.walkedAt ?? walkedAt),
       ...time,
       body: {
         set: this.#options.set,
@@ -245,20 +250,26 @@ class Run {
         user: this.#options.user ?? '',
         paths: run.sources,
         tags: [...(this.#options.tags ?? [])],
-        stats: {
-          files: comparison.totalFiles,
-          bytes: comparison.totalBytes,
-          bytesRead: data.bytesRead,
-          bytesNew: data.bytesNew,
-          problems: this.#tally.progress.problems,
-          ...(this.#worm === null ? {} : { diverged: this.#worm.openCount }),
-        },
+        stats: this.#stats(run),
       },
       signal,
       onCommit: () => this.#tally.phase('commit'),
     });
     this.#worm?.saveProofs();
     return committed;
+  }
+
+  #stats({ comparison, data, old }: Found & { old: OldTrees | null }): Record<string, number> {
+    if (this.#options.decisions !== undefined && old !== null && this.#worm !== null)
+      return this.#worm.statsAfterDecisions(old);
+    return {
+      files: comparison.totalFiles,
+      bytes: comparison.totalBytes,
+      bytesRead: data.bytesRead,
+      bytesNew: data.bytesNew,
+      problems: this.#tally.progress.problems,
+      ...(this.#worm === null ? {} : { diverged: this.#worm.openCount }),
+    };
   }
 
   #report(lineage: Lineage, { comparison, data, committed }: Found): BackupReport {

@@ -133,6 +133,13 @@ export class Comparison implements WalkHandler {
     this.#departures.moved.push(it);
   }
 
+  /** WORM: one known file, looked at without a walk. */
+  again(folder: Folder, it: { name: string; stat: Stat; inode: number }): void {
+    this.#folderAt = -1;
+    this.#visited.add(it.inode);
+    this.#known(folder, { ...it, moved: false, path: null });
+  }
+
   /** WORM: this old entry is there. */
   meet(inode: number): void {
     this.#visited.add(inode);

@@ -144,8 +144,13 @@ export class Feed {
     }
     if (plan.worm) plan.records.set(record, FIELD.content, plan.contents.add(stored.contentId));
     if (stored.restat || stored.status === 'changed') this.#restat(record, file.path, stored);
+    const rewritten = plan.rewritten.get(record);
+    if (rewritten !== undefined && !rewritten.equals(stored.contentId)) {
+      this.#lost(record, path, { kind: 'unreadable', message: 'it has changed since it was compared' });
+      return;
+    }
     const isFresh = plan.records.is(record, STATE.fresh);
-    if (!isFresh && this.#options.old !== null && this.#sameContent(record, stored))
+    if (rewritten === undefined && !isFresh && this.#options.old !== null && this.#sameContent(record, stored))
       this.#keepContent(record, file, stored);
     else this.#newContent(record, file, { stored, isFresh });
   }
@@ -173,9 +178,10 @@ export class Feed {
       extents.add({ offset, length, row: isHole ? 0 : rows.rowOf(archive), streamOffset: isHole ? 0 : streamOffset });
     }
     // With empty trees to begin with, unchanged content is stored again under the version that it has.
-    if (old !== null) records.set(record, FIELD.version, version);
+    const rewrites = plan.rewritten.has(record);
+    if (old !== null && !rewrites) records.set(record, FIELD.version, version);
     records.mark(record, STATE.put | STATE.content);
-    const kept = old === null && !isFresh && records.get(record, FIELD.version) !== version;
+    const kept = rewrites || (old === null && !isFresh && records.get(record, FIELD.version) !== version);
     const unchanged = records.is(record, STATE.moved)
       ? 'moved'
       : records.is(record, STATE.differs)

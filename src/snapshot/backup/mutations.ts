@@ -112,7 +112,7 @@ export class Mutations {
   /** A new content has a higher version than the old one. */
   *extents(): Generator<Mutation> {
     const { records, removed, extents, worm } = this.#plan;
-    const old = worm ? null : this.#cursor('extents');
+    const old = this.#cursor('extents');
     for (const it of this.#order) {
       if (it >= REMOVED) {
         if (!worm) yield* oldExtents(old, removed[it - REMOVED]!);
@@ -124,6 +124,10 @@ export class Mutations {
       const first = records.get(it, FIELD.extents);
       const end = first + records.get(it, FIELD.extentCount);
       if (!records.is(it, STATE.fresh) && !worm) yield* oldExtents(old, inode);
+      if (this.#plan.rewritten.has(it)) {
+        yield* this.#rewrittenExtents(it, old);
+        continue;
+      }
       for (let e = first; e < end; e++) {
         yield {
           key: [inode, version, extents.get(e, PIECE.offset)],
@@ -131,6 +135,25 @@ export class Mutations {
         };
       }
     }
+  }
+
+  /** Extents in place of those that this very version had. */
+  *#rewrittenExtents(record: number, old: Cursor | null): Generator<Mutation> {
+    const { records, extents } = this.#plan;
+    const inode = records.get(record, FIELD.inode);
+    const version = records.get(record, FIELD.version);
+    const first = records.get(record, FIELD.extents);
+    const rows = new Map<number, Field[] | null>();
+    for (let on = old?.seek(inode, version) ?? false; on; on = old!.next()) {
+      const page = old!.page!;
+      if (page.num(EXTENT.inode, old!.index) !== inode || page.num(EXTENT.version, old!.index) !== version) break;
+      rows.set(page.num(EXTENT.offset, old!.index), null);
+    }
+    for (let e = first; e < first + records.get(record, FIELD.extentCount); e++) {
+      const value = [extents.get(e, PIECE.length), extents.get(e, PIECE.row), extents.get(e, PIECE.streamOffset)];
+      rows.set(extents.get(e, PIECE.offset), value);
+    }
+    for (const [offset, value] of [...rows].sort((a, b) => a[0] - b[0])) yield { key: [inode, version, offset], value };
   }
 
   *xattrs(): Generator<Mutation> {
@@ -171,7 +194,7 @@ export class Mutations {
     for (const it of this.#order) {
       if (it >= REMOVED) continue;
       const inode = records.get(it, FIELD.inode);
-      const stored = records.is(it, STATE.content) || records.is(it, STATE.fresh);
+      const stored = (records.is(it, STATE.content) && !this.#plan.rewritten.has(it)) || records.is(it, STATE.fresh);
       if (stored && (records.get(it, FIELD.mode) & S_IFMT) === S_IFREG) {
         const place = records.get(it, FIELD.content);
         yield {

@@ -271,6 +271,8 @@ export class Plan {
   readonly contents = new ContentIds();
   readonly tombstones: Tombstone[] = [];
   readonly seen = new Map<number, SeenContent>();
+  /** WORM: contents that are stored once more under the version that they have, by record, with their ids. */
+  readonly rewritten = new Map<number, Buffer>();
 
   constructor(worm = false) {
     this.worm = worm;

@@ -1,3 +1,5 @@
+import type { Attributes } from '../view/attributes.ts';
+
 /** What a comparison of a snapshot with local files finds. */
 
 /**
@@ -17,6 +19,10 @@ export interface Divergence {
   path: Buffer;
   /** Of something moved: its path in the snapshot. */
   from?: Buffer;
+  /** Of content of a regular file: what the snapshot says of it. */
+  file?: Attributes;
+  /** Of content: size and modification time are those of the snapshot, so that nobody meant to change it. */
+  decayed?: boolean;
   /** Of content: the first range that differs. Of metadata: the fields that do. */
   message: string;
 }

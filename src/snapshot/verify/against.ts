@@ -98,6 +98,15 @@ class Comparison {
     this.#listener.divergence?.(divergence);
   }
 
+  #tellContent(path: Buffer, message: string, { attributes, stat }: { attributes: Attributes; stat: Stat }): void {
+    const isFile = (stat.mode & S_IFMT) === S_IFREG;
+    const { size, mtimeSec, mtimeNs } = attributes;
+    const decayed = isFile && stat.size === size && stat.mtimeSec === mtimeSec && stat.mtimeNs === mtimeNs;
+    const divergence: Divergence = { kind: 'content', path, message, decayed, ...(isFile ? { file: attributes } : {}) };
+    this.divergences.push(divergence);
+    this.#listener.divergence?.(divergence);
+  }
+
   /** Something that is on both sides, and all that lies below it. */
   async entry(path: Buffer, local: Buffer, both: { attributes: Attributes; stat: Stat }): Promise<void> {
     const { attributes, stat } = both;
@@ -110,7 +119,7 @@ class Comparison {
     }
     try {
       const message = await this.#difference(local, both);
-      if (message !== null) this.#tell('content', path, message);
+      if (message !== null) this.#tellContent(path, message, both);
       else {
         const fields = differingFields(attributes, { ...attributes, ...stat, target: attributes.target });
         if (!(await this.#sameXattrs(local, attributes))) fields.push('xattrs');

@@ -60,7 +60,7 @@ class ContentMoves {
   readonly #versions: Cursor | null;
   readonly #names: Cursor | null;
   /** By record: changes of names that lead to it. */
-  readonly #ops = new Map<number, number[]>();
+  #ops: Map<number, number[]> | null = null;
   readonly #copies = new Set<number>();
   readonly disputed: Disputed[] = [];
   /** Records that became an old inode, and the folder which that was in. */
@@ -81,7 +81,6 @@ class ContentMoves {
   files(fresh: readonly number[]): void {
     const { plan, comparison } = this.#options;
     const { records, contents } = plan;
-    this.#findOps();
     const old = this.#oldContents();
     const added = new ContentIndex(fresh.length);
     for (const record of fresh) {
@@ -127,15 +126,23 @@ class ContentMoves {
     return versions.page!.slice(VERSION.contentId, versions.index);
   }
 
-  #findOps(): void {
+  /** Built with the first file that is recognised: a first backup of a million files has no use for it. */
+  #opsOf(record: number): readonly number[] {
+    this.#ops ??= this.#findOps();
+    return this.#ops.get(record) ?? [];
+  }
+
+  #findOps(): Map<number, number[]> {
     const { ops } = this.#options.plan.names;
+    const found = new Map<number, number[]>();
     for (let op = 0; op < ops.count; op++) {
       const record = ops.get(op, NAME_OP.record) - 1;
       if (record < 0) continue;
-      const list = this.#ops.get(record);
-      if (list === undefined) this.#ops.set(record, [op]);
+      const list = found.get(record);
+      if (list === undefined) found.set(record, [op]);
       else list.push(op);
     }
+    return found;
   }
 
   #name(record: number): Buffer {
@@ -179,7 +186,7 @@ class ContentMoves {
     records.set(record, FIELD.inode, inode);
     const state = records.get(record, FIELD.state) & ~(STATE.fresh | STATE.content);
     records.set(record, FIELD.state, state | STATE.put | STATE.differs);
-    for (const op of this.#ops.get(record) ?? []) names.ops.set(op, NAME_OP.inode, inode);
+    for (const op of this.#opsOf(record)) names.ops.set(op, NAME_OP.inode, inode);
   }
 
   /**

@@ -25,6 +25,8 @@ export interface JudgeOptions {
   base: { source: PageSource; roots: TreeRoots };
   /** What to do about a file that diverged. */
   decide: (inode: number) => WormPolicy['onChange'];
+  /** Files whose archived copy is damaged: a sound local one is stored once more. */
+  repairs: (inode: number) => boolean;
   keepDiverged: boolean;
   /** Of the snapshot to be. */
   sequence: number;
@@ -188,6 +190,12 @@ export class Judge {
     const archived = this.#archived(inode);
     if (!found.contentId.equals(archived.contentId)) {
       await this.#diverges(record, { path, stat, archived, contentId: found.contentId });
+      return;
+    }
+    if (this.#options.repairs(inode)) {
+      plan.rewritten.set(record, archived.contentId);
+      plan.reading.push(record);
+      records.mark(record, STATE.put);
       return;
     }
     proofs.set(inode, now);

@@ -1,7 +1,7 @@
 /**
  * Contents that were seen in a WORM set and not stored: rows of `versions` above the version of the inode, without
  * extents. Their contentId is 32 bytes of content id and the offset of the first difference (u64), or one byte: the
- * d_type of what stands in the file's place. docs/FORMAT-TREES.md, section 8.
+ * d_type of what stands in the file's place. docs/FORMAT-TREES.md, section 7.
  */
 import { HASH_SIZE } from '../../archive/format.ts';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
@@ -13,7 +13,8 @@ import { TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
  * truncated  it ends early; what is left is as it was
  * replaced   something that is no regular file stands in its place
  */
-export type DivergedKind = 'edited' | 'decayed' | 'truncated' | 'replaced';
+export const KINDS = ['edited', 'decayed', 'truncated', 'replaced'] as const;
+export type DivergedKind = (typeof KINDS)[number];
 
 export interface SeenRow {
   version: number;

@@ -1,7 +1,7 @@
 /** What diverged in a WORM set, from the trees alone: no file is read. */
 import { Cursor } from '../../archive/tree/read.ts';
 import { DELETED, HISTORY, INODE, INODE_FLAGS, TREES } from '../../archive/tree/schema.ts';
-import { DEFAULT_POLICY, type Repository, type WormPolicy } from '../../repository/repository.ts';
+import { DEFAULT_POLICY, type Repository, type SnapshotRecord, type WormPolicy } from '../../repository/repository.ts';
 import type { ContentFacts } from '../backup/backup-types.ts';
 import { oldestProof } from './proofs.ts';
 import { type DivergedKind, kindOf, newestSeen } from './seen.ts';
@@ -30,6 +30,7 @@ export interface OpenCase {
 export interface SetStatus {
   set: string;
   policy: WormPolicy;
+  record: SnapshotRecord;
   snapshotId: string;
   timeSec: number;
   timeNs: number;
@@ -73,6 +74,7 @@ async function statusOf(opened: SetTrees, set: string): Promise<SetStatus> {
   return {
     set,
     policy: body.policy ?? DEFAULT_POLICY,
+    record,
     snapshotId: record.id.toString('hex'),
     timeSec: record.timeSec,
     timeNs: record.timeNs,

@@ -1,18 +1,19 @@
 /** What a run does for a WORM set besides walking and reading: rules for the comparison, judgement, putting back, report. */
 import { linkSync } from 'node:fs';
-import type { PageSource } from '../../archive/tree/read.ts';
-import type { TreeRoots } from '../../archive/tree/schema.ts';
+import { Cursor, type PageSource } from '../../archive/tree/read.ts';
+import { INODE, TREES, type TreeRoots } from '../../archive/tree/schema.ts';
 import { RozenError } from '../../errors.ts';
 import { joinName } from '../../posix/folder.ts';
-import type { Stat } from '../../posix/stat.ts';
+import { lstat, type Stat } from '../../posix/stat.ts';
 import { DEFAULT_POLICY, type WormPolicy } from '../../repository/snapshot-record.ts';
 import type { BackupOptions, WormReport } from '../backup/backup-types.ts';
 import type { Comparison, WormRules } from '../backup/compare.ts';
+import { InodeSet } from '../backup/inode-set.ts';
 import type { Lineage } from '../backup/lineage.ts';
 import type { Plan } from '../backup/plan.ts';
 import { type Tally, describe as words } from '../backup/tally.ts';
 import type { Folder } from '../backup/walk.ts';
-import { InodeLookup, S_IFDIR, S_IFMT } from '../view/attributes.ts';
+import { InodeLookup, S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { ArchivedContent, localTrees } from './archived.ts';
 import { recogniseByContent } from './content-moves.ts';
 import { Judge } from './judge.ts';
@@ -69,7 +70,13 @@ export class WormSide {
     this.#proofs = new Proofs(lineage.local);
     const record = lineage.slot.base;
     const dryRun = run.dryRun ?? false;
-    const decide = (): WormPolicy['onChange'] => (dryRun ? 'warn' : this.policy.onChange);
+    const decide = (inode: number): WormPolicy['onChange'] => {
+      if (dryRun) return 'warn';
+      if (run.decisions === undefined) return this.policy.onChange;
+      const action = run.decisions.get(inode)?.action ?? 'repair';
+      return action === 'repair' ? 'warn' : action;
+    };
+    const repairs = (inode: number): boolean => run.decisions?.get(inode)?.action === 'repair';
     if (base === null || record === null) {
       this.#archived = null;
       this.#judge = null;
@@ -82,6 +89,7 @@ export class WormSide {
         tally,
         base,
         decide,
+        repairs,
         keepDiverged: run.keepDiverged ?? true,
         sequence: lineage.slot.sequence,
         contentIdKey,
@@ -92,10 +100,14 @@ export class WormSide {
         pump: options.pump,
       });
     }
-    const due = base === null || run.rehash === undefined ? null : dueFiles(base, this.#proofs, run.rehash);
+    let due: InodeSet | null = null;
+    if (run.decisions !== undefined) {
+      due = new InodeSet();
+      for (const inode of run.decisions.keys()) due.add(inode);
+    } else if (base !== null && run.rehash !== undefined) due = dueFiles(base, this.#proofs, run.rehash);
     this.rules = {
       acceptNew: base === null || this.policy.acceptNew,
-      trustSeen: decide() === 'warn',
+      trustSeen: run.decisions === undefined && (dryRun || this.policy.onChange === 'warn'),
       due,
       refused: (path, mode, size) => {
         this.#refusedCount++;
@@ -129,6 +141,30 @@ export class WormSide {
     return stays;
   }
 
+  /** Looks at the files that were decided on, instead of a walk. */
+  lookAtDecided(comparison: Comparison): void {
+    const { options, base, tally } = this.#options;
+    const inodes = new Cursor(base!.source, TREES.inodes, base!.roots.inodes);
+    for (const [inode, { action, path }] of options.decisions ?? []) {
+      if (!inodes.find(inode)) continue;
+      const slash = path.lastIndexOf(0x2f);
+      const parent = path.subarray(0, Math.max(1, slash));
+      const name = path.toString('latin1', slash + 1);
+      const number = inodes.page!.num(INODE.parent, inodes.index);
+      const folder: Folder = { path: parent, text: parent.toString('latin1'), inode: number, dev: 0, fd: -1 };
+      try {
+        const stat = lstat(path);
+        if ((stat.mode & S_IFMT) === S_IFREG) comparison.again(folder, { name, stat, inode });
+        else if (action === 'restore') {
+          this.#judge!.replaced(inode, path, stat, false);
+          this.#displaced.push({ inode, folder, name, mode: 0 });
+        } else throw new RozenError('usage', 'what stands in place of a file cannot be its new content');
+      } catch (error) {
+        tally.problem({ kind: 'unreadable', path, message: words(error) });
+      }
+    }
+  }
+
   /** Holds what is in doubt against the archive. Files to be stored are in the plan afterwards. */
   async judge(): Promise<void> {
     await this.#judge?.run();
@@ -136,10 +172,12 @@ export class WormSide {
 
   /** When all was read: what moved, what is gone; then puts back what the policy says. */
   async settle(comparison: Comparison): Promise<void> {
-    const { plan, base, tally } = this.#options;
-    for (const { record, inode } of recogniseByContent({ plan, base, comparison, tally }))
-      await this.#judge!.dispute(record, inode);
-    comparison.finish();
+    const { plan, base, tally, options } = this.#options;
+    if (options.decisions === undefined) {
+      for (const { record, inode } of recogniseByContent({ plan, base, comparison, tally }))
+        await this.#judge!.dispute(record, inode);
+      comparison.finish();
+    }
     this.#moves = comparison.moves.slice(0, MAX_LISTED).map(({ from, to, mode }) => ({ from, to, mode }));
     for (const lost of this.#lost) {
       if (await this.#bringBack(lost))
@@ -196,6 +234,13 @@ export class WormSide {
 
   get openCount(): number {
     return this.#judge?.openCount ?? 0;
+  }
+
+  /** What a snapshot says of the set when it looked at single files only. */
+  statsAfterDecisions(base: { source: PageSource; roots: TreeRoots }): Record<string, number> {
+    const { stats } = setInfo(base);
+    const settled = (this.#judge?.divergedCount ?? 0) - this.openCount;
+    return { ...stats, diverged: Math.max(0, (stats.diverged ?? 0) - settled) };
   }
 
   /** After the commit, or when nothing was to be committed. */
