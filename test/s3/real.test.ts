@@ -6,6 +6,7 @@ import { parseS3Place } from '../../src/store/s3-place.ts';
 import { storeContract } from '../contract/store.ts';
 import { accessEnvironment, type S3Access } from './bucket.ts';
 import { bucketJob } from './job.ts';
+import { killJob } from './kills.ts';
 
 const given = process.env.ROZEN_TEST_S3;
 const access = given === undefined ? null : (JSON.parse(given) as S3Access);
@@ -18,4 +19,10 @@ describe.runIf(access !== null)('a real S3 server', () => {
   storeContract('S3Store', fresh);
   storeContract('S3Store below a RetryStore', () => new RetryStore(fresh()));
   bucketJob(async () => access!);
+
+  // Only ceph.sh's own gateway is ours to kill.
+  describe.runIf(process.env.CEPH_DIR !== undefined)('killed', () => {
+    const { ROZEN_S3_KILLS = '5', ROZEN_S3_KILL_MB = '320' } = process.env;
+    killJob(access!, { kills: Number(ROZEN_S3_KILLS), mib: Number(ROZEN_S3_KILL_MB) });
+  });
 });
