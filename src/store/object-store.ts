@@ -46,6 +46,11 @@ export interface ObjectStore {
   localPath(name: string): string | null;
 }
 
+/** Whether objects must be fetched: then it pays to keep what was. */
+export function isRemote(store: ObjectStore): boolean {
+  return store.localPath('rozen.cbor') === null;
+}
+
 const PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
 const MAX_NAME = 512;
 

@@ -7,11 +7,14 @@ import type { Context } from '../context.ts';
 import { EXIT } from '../exit.ts';
 import { type Launched, launch } from '../mount-launch.ts';
 import { type MountAnswer, type MountRequest, REQUEST_END } from '../mount-request.ts';
+import { parseCacheSize } from '../values.ts';
 
 interface Options {
   foreground?: boolean;
   allowOther?: boolean;
   snapshot?: string;
+  cacheDir?: string;
+  cacheSize?: string;
   trace?: boolean;
 }
 
@@ -27,6 +30,8 @@ export async function run(context: Context, args: string[], options: Options): P
       allowOther: options.allowOther ?? false,
       snapshot: options.snapshot ?? null,
       key: await readKey(context),
+      cacheDir: options.cacheDir === undefined ? null : resolve(options.cacheDir),
+      cacheBytes: options.cacheSize === undefined ? null : parseCacheSize(options.cacheSize),
       trace: options.trace ?? false,
     };
     return launched === null ? await serveHere(context, request) : await serveBehind(context, launched, request);

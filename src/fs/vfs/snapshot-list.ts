@@ -29,6 +29,11 @@ export interface SnapshotListOptions {
   report: (message: string) => void;
 }
 
+export interface Usage {
+  bytes: number;
+  files: number;
+}
+
 /** A snapshot that can be opened, and the tree archive to do it with. */
 interface Listed {
   facts: SnapshotFacts;
@@ -48,7 +53,7 @@ export class SnapshotList {
   readonly #readers = new Map<string, Promise<SnapshotReader>>();
   /** Ids of the heads that were taken in. */
   readonly #heads = new Map<string, string>();
-  #usage = { bytes: 0, files: 0 };
+  #usage: Usage | null = null;
 
   constructor(options: SnapshotListOptions) {
     this.#options = options;
@@ -59,8 +64,9 @@ export class SnapshotList {
     return [...this.#listed.values()].map((listed) => listed.facts);
   }
 
-  /** Bytes of the archives and number of inodes of the newest snapshot of each lineage. */
-  get usage(): { bytes: number; files: number } {
+  /** Bytes of the archives and number of inodes of the newest snapshot of each lineage. Reads all their `archives` trees. */
+  async usage(): Promise<Usage> {
+    this.#usage ??= await this.#measure();
     return this.#usage;
   }
 
@@ -69,12 +75,25 @@ export class SnapshotList {
    * cost a listing when nothing is new. Throws when the repository cannot be trusted.
    */
   async refresh(): Promise<boolean> {
-    const { repository, report } = this.#options;
-    const heads = await repository.heads((error) => report(error.message));
+    const heads = await this.#findHeads();
     const fresh = heads.filter((head) => this.#heads.get(head.tag) !== hex(head.id));
     await Promise.all(fresh.map((head) => this.#takeHead(head)));
-    if (fresh.length > 0) await this.#measure();
+    if (fresh.length > 0) this.#usage = null;
     return fresh.length > 0;
+  }
+
+  /** At the start, a store that cannot be reached shows what this machine has seen: most of it may be in the cache. */
+  async #findHeads(): Promise<SnapshotRecord[]> {
+    const { repository, report } = this.#options;
+    try {
+      return await repository.heads((error) => report(error.message));
+    } catch (error) {
+      if (this.#heads.size > 0 || !(error instanceof RozenError) || error.code !== 'io') throw error;
+      const heads = await repository.rememberedHeads().catch(() => []);
+      if (heads.length === 0) throw error;
+      report(`${error.message}: shown is what this machine has seen before`);
+      return heads;
+    }
   }
 
   /** The open snapshot; opened at most once. */
@@ -192,7 +211,7 @@ export class SnapshotList {
       .sort((a, b) => b.sequence - a.sequence);
   }
 
-  async #measure(): Promise<void> {
+  async #measure(): Promise<Usage> {
     let bytes = 0;
     let files = 0;
     for (const id of this.#heads.values()) {
@@ -207,7 +226,7 @@ export class SnapshotList {
         return sum;
       });
     }
-    this.#usage = { bytes, files };
+    return { bytes, files };
   }
 }
 

@@ -21,7 +21,7 @@ import {
 } from '../vfs.ts';
 import { Board, COUNT } from './board.ts';
 import type { Catalogue, CatalogueSnapshot } from './catalogue.ts';
-import { type HostMessage, type OpenSnapshot, SnapshotMiss } from './messages.ts';
+import { type HostMessage, type OpenSnapshot, SnapshotMiss, UsageMiss } from './messages.ts';
 import { isFolder, VIEW_BIT, VIRTUAL_SLOT } from './nodes.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import { renderStatus, type StatusFacts } from './status.ts';
@@ -42,6 +42,8 @@ export interface SnapshotVfsOptions {
   receive: (vfs: SnapshotVfs) => void;
   /** Work of a fraction of a millisecond begins: see ReaderThread.busy. */
   busy: () => void;
+  /** Content of an archive that must be fetched is read in order, and the reader is at this block. */
+  inOrder: (handle: number, block: number) => void;
   /** Tells of damage that a request met. */
   report: (message: string) => void;
 }
@@ -80,6 +82,7 @@ export class SnapshotVfs implements Vfs {
         this.#board.count(COUNT.sealedBytes, sealed);
       },
       busy: options.busy,
+      inOrder: (access, block) => options.inOrder(access.handle, block),
     });
     this.#pages = new TreePages(options.pageBytes, options.busy);
     this.#virtual = new VirtualFolders(options.catalogue, this.#board, () => this.#statusText());
@@ -203,7 +206,9 @@ export class SnapshotVfs implements Vfs {
   }
 
   statfs(): FileSystemStatistics {
-    const { bytes, files } = this.#virtual.catalogue.usage;
+    const { usage } = this.#virtual.catalogue;
+    if (usage === null) throw this.#refusal(new UsageMiss());
+    const { bytes, files } = usage;
     return { blocks: Math.ceil(bytes / BLOCK), blockSize: BLOCK, files };
   }
 
