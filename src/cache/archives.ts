@@ -271,6 +271,11 @@ export class ArchiveSet {
     this.source = snapshotPages(options.pages, (row) => this.#treeAccess(row));
   }
 
+  /** What fetches for all snapshots of this process; null when archives are read in place. */
+  get fetcher(): Fetcher | null {
+    return this.#shared.fetcher;
+  }
+
   /** The archive of a row if it is open. */
   get(row: number): ArchiveAccess | undefined {
     return this.#open.get(row);

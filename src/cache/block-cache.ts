@@ -73,6 +73,9 @@ export interface BlockCacheOptions {
 /** One thread's view. Any thread may read; a thread that does not return to its event loop must not write. */
 export class BlockCache {
   readonly folder: string;
+  /** Bytes on disk. */
+  readonly budget: number;
+  /** Bytes of what it holds. */
   readonly #budget: number;
   readonly #report: (message: string) => void;
   readonly #onDamage: (key: Buffer) => void;
@@ -92,8 +95,8 @@ export class BlockCache {
 
   private constructor(options: BlockCacheOptions, root: LmdbRoot) {
     this.folder = options.folder;
-    const budget = options.budget ?? Number.POSITIVE_INFINITY;
-    this.#budget = Math.max(budget - FILE_RESERVE, budget / 2);
+    this.budget = options.budget ?? Number.POSITIVE_INFINITY;
+    this.#budget = Math.max(this.budget - FILE_RESERVE, this.budget / 2);
     this.#report = options.report ?? (() => {});
     this.#onDamage = options.onDamage ?? ((key) => void this.remove(key));
     this.#root = root;

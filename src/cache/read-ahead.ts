@@ -79,11 +79,11 @@ export class ReadAhead {
       stream.window = Math.min(most, stream.window * 2);
       stream.grown = stream.at;
     }
-    const goal = stream.at + stream.window;
-    // The window moves on in steps, not block by block.
-    if (goal - stream.until < Math.max(1, Math.min(step, stream.window / 2)))
-      return { from: end, to: Math.max(end, offset + first) };
     const from = stream.until;
+    // The window moves on in whole steps, not block by block.
+    const unit = Math.max(1, Math.min(step, stream.window / 2));
+    const goal = from + Math.floor((stream.at + stream.window - from) / unit) * unit;
+    if (goal <= from) return { from: end, to: Math.max(end, offset + first) };
     stream.until = goal;
     return { from: Math.max(from, end), to: goal };
   }

@@ -8,6 +8,8 @@ const GROUP = 32;
 
 export interface ReaderCacheListener {
   report(message: string): void;
+  /** Called for each frame that the cache had. */
+  hit(): void;
   used(keys: Buffer[]): void;
   damaged(key: Buffer): void;
 }
@@ -27,6 +29,7 @@ export function readCacheHere(folder: string, listener: ReaderCacheListener): vo
       const key = frameKey(access.id, offset);
       const bytes = cache.get(key);
       if (bytes === null) return null;
+      listener.hit();
       used.push(key);
       if (used.length >= GROUP) {
         listener.used(used);

@@ -123,13 +123,24 @@ function readCopies(pinned: {
   }
 }
 
+/** So long the store may take to say that there is a newer config, before the one at hand does. */
+const PATIENCE_MS = 3_000;
+
 /** Asks for the one name that a newer config would have. A store that cannot be reached has none to show. */
 async function hasNewerConfig(store: ObjectStore, config: Config): Promise<boolean> {
+  const asked = store.stat(configName(config.number + 1)).then((info) => info !== null);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, PATIENCE_MS, false);
+  });
   try {
-    return (await store.stat(configName(config.number + 1))) !== null;
+    return await Promise.race([asked, late]);
   } catch (error) {
     if (error instanceof RozenError && error.code === 'io') return false;
     throw error;
+  } finally {
+    clearTimeout(timer);
+    asked.catch(() => {});
   }
 }
 

@@ -1,6 +1,7 @@
 /** The filesystem of a reader thread: what the main thread has opened, and nothing that needs a key envelope or a store. */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { ReaderThread, Vfs } from '../vfs.ts';
+import { Board, COUNT } from './board.ts';
 import type { FromReader, HostMessage, VfsInit } from './messages.ts';
 import { SnapshotVfs } from './snapshot-vfs.ts';
 
@@ -14,8 +15,10 @@ export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vf
   const report = reporter(post);
   if (cache !== null) {
     const { readCacheHere } = await import('../../cache/reader-cache.ts');
+    const counters = new Board(board, thread.worker + 1);
     readCacheHere(cache, {
       report,
+      hit: () => counters.count(COUNT.cacheHits),
       used: (keys) => post({ kind: 'used', keys }),
       damaged: (key) => post({ kind: 'damaged', key }),
     });

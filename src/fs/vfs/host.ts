@@ -16,7 +16,7 @@ import { EIO } from '../../posix/errno.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
-import { Board, createBoardMemory } from './board.ts';
+import { Board, COUNT, createBoardMemory } from './board.ts';
 import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
 import {
   type FromReader,
@@ -88,6 +88,8 @@ export class MountHost implements VfsHost {
   #poll: NodeJS.Timeout | null = null;
   #statusDue: NodeJS.Timeout | null = null;
   #refreshing: Promise<boolean> | null = null;
+  /** When the size of the cache was looked at last. */
+  #counted = 0;
 
   /** Use `openVfsHost`. */
   constructor(options: VfsHostOptions) {
@@ -142,6 +144,7 @@ export class MountHost implements VfsHost {
     for (const set of this.#catalogue.sets) {
       await this.#openSnapshot(set.snapshots[set.snapshots.length - 1]!.slot);
     }
+    this.#count();
     this.#postStatus();
     const every = this.#options.pollMs ?? (this.#fetcher === null ? POLL_MS : REMOTE_POLL_MS);
     if (every > 0 && choose === undefined) {
@@ -172,6 +175,14 @@ export class MountHost implements VfsHost {
   }
 
   async resolve(miss: unknown): Promise<void> {
+    try {
+      await this.#resolve(miss);
+    } finally {
+      this.#count();
+    }
+  }
+
+  async #resolve(miss: unknown): Promise<void> {
     if (!(miss instanceof Miss)) throw new FsError(EIO, messageOf(miss));
     if (miss instanceof SnapshotMiss) {
       await Promise.all(miss.slots.map((slot) => this.#once(`snapshot ${slot}`, () => this.#openSnapshot(slot))));
@@ -246,6 +257,23 @@ export class MountHost implements VfsHost {
     for (const port of this.#ports) port.close();
     this.#archives.close();
     this.#fetcher?.close();
+  }
+
+  /** What `.rozen/status` says of fetching, for all threads. */
+  #count(): void {
+    if (this.#fetcher === null) return;
+    const { counters, cache } = this.#fetcher;
+    const board = this.#board;
+    board.put(COUNT.fetchedFrames, counters.misses);
+    board.put(COUNT.storeRequests, counters.requests);
+    board.put(COUNT.requestsAhead, counters.ahead);
+    board.put(COUNT.fetchedBytes, counters.bytes);
+    board.put(COUNT.failedRequests, counters.failed);
+    board.put(COUNT.cacheHits, counters.hits);
+    const now = Date.now();
+    if (cache === null || now - this.#counted < STATUS_MS) return;
+    this.#counted = now;
+    board.put(COUNT.cacheBytes, cache.totals().bytes);
   }
 
   #heard(message: FromReader): void {
@@ -357,8 +385,15 @@ export class MountHost implements VfsHost {
       fingerprint: repository.fingerprint,
       readers: this.#ports.size,
       archives: new Set([...this.#posted.values()].map((message) => message.access.handle)).size,
+      ...this.#cacheFacts(),
       log: this.#log.lines.map((line) => ({ ...line })),
     };
+  }
+
+  #cacheFacts(): Pick<StatusFacts, 'cache'> {
+    if (this.#fetcher === null) return {};
+    const { cache } = this.#fetcher;
+    return { cache: cache === null ? null : { folder: cache.folder, budget: cache.budget } };
   }
 
   /** Runs `work`; a failure is told, becomes EIO, and is given again for a while without trying. */

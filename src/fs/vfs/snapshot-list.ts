@@ -17,7 +17,7 @@ import {
 } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
-import type { ObjectStore } from '../../store/object-store.ts';
+import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import type { SnapshotFacts } from './catalogue.ts';
 
 export interface SnapshotListOptions {
@@ -43,6 +43,9 @@ interface Listed {
   by: SnapshotReader | null;
   treeRow: number;
 }
+
+/** So long a mount of what is cached waits for the store to say what is new. */
+const PATIENCE_MS = 5_000;
 
 /** What leaves the other snapshots readable. */
 const DAMAGE: ReadonlySet<string> = new Set(['corrupt', 'not-found', 'unsupported']);
@@ -84,16 +87,29 @@ export class SnapshotList {
 
   /** At the start, a store that cannot be reached shows what this machine has seen: most of it may be in the cache. */
   async #findHeads(): Promise<SnapshotRecord[]> {
-    const { repository, report } = this.#options;
+    const { repository, report, store } = this.#options;
+    const asked = repository.heads((error) => report(error.message));
+    if (this.#heads.size > 0 || !isRemote(store)) return asked;
+    let why = `${store.location}: no answer within ${PATIENCE_MS / 1000} s`;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<null>((resolve) => {
+      timer = setTimeout(resolve, PATIENCE_MS, null);
+    });
     try {
-      return await repository.heads((error) => report(error.message));
+      const heads = await Promise.race([asked, late]);
+      if (heads !== null) return heads;
     } catch (error) {
-      if (this.#heads.size > 0 || !(error instanceof RozenError) || error.code !== 'io') throw error;
-      const heads = await repository.rememberedHeads().catch(() => []);
-      if (heads.length === 0) throw error;
-      report(`${error.message}: shown is what this machine has seen before`);
-      return heads;
+      if (!(error instanceof RozenError) || error.code !== 'io') throw error;
+      why = error.message;
+    } finally {
+      clearTimeout(timer);
     }
+    const heads = await repository.rememberedHeads().catch(() => []);
+    if (heads.length === 0) return asked;
+    // The store tries on for a while; the next look at it tells what is new.
+    asked.catch(() => {});
+    report(`${why}: shown is what this machine has seen before`);
+    return heads;
   }
 
   /** The open snapshot; opened at most once. */

@@ -331,19 +331,15 @@ export class SnapshotVfs implements Vfs {
   #statusText(): string {
     const { sets, since } = this.#virtual.catalogue;
     const { slots, slotSize } = this.#options.slots;
-    const total = (counter: keyof typeof COUNT) => this.#board.total(COUNT[counter]);
     return renderStatus(this.#status, {
       since: since.sec * 1000 + since.ns / 1e6,
       sets: sets.length,
       snapshots: sets.reduce((sum, set) => sum + set.snapshots.length, 0),
       slots: { slots, slotSize },
       blocks: this.#slots.counters(),
-      requests: total('requests'),
-      bytesRead: total('bytesRead'),
-      pagesDecoded: total('pagesDecoded'),
-      framesRead: total('framesRead'),
-      sealedBytes: total('sealedBytes'),
-      misses: total('misses'),
+      ...(Object.fromEntries(
+        Object.entries(COUNT).map(([name, counter]) => [name, this.#board.total(counter)]),
+      ) as Record<keyof typeof COUNT, number>),
     });
   }
 

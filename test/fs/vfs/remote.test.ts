@@ -200,14 +200,14 @@ describe('when the network fails', () => {
   });
 
   it('a deadline ends the one read that waits, and others go on', async () => {
-    const { client, store, log, end } = await mounted({ made: contents, deadlineMs: 50 });
+    const { client, store, log, end } = await mounted({ made: contents, deadlineMs: 1000 });
     const file = await client.walk('snapshots/contents/latest/big.bin');
     await client.read(file, 0, 10);
     store.network = 'dead';
     // More than there may be requests at once.
     const late = await Promise.all(Array.from({ length: 20 }, (_, i) => errnoOf(client.read(file, i * MIB + MIB, 10))));
     expect(late).toEqual(late.map(() => EIO));
-    expect(log.join('\n')).toMatch(/no answer within 0.05 s/);
+    expect(log.join('\n')).toMatch(/no answer within 1 s/);
     expect(await client.read(file, 0, 10)).toEqual(big.subarray(0, 10));
     store.network = 'up';
     expect(await client.read(file, 23 * MIB, 10)).toEqual(big.subarray(23 * MIB, 23 * MIB + 10));
