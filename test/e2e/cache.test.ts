@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { endServer, startServer, useBucket } from '../s3/bucket.ts';
+import { compareFolders } from './compare.ts';
 import { noise } from './odd-tree.ts';
 import { mountObstacle, Sandbox } from './rozen.ts';
 
@@ -12,6 +13,7 @@ describe.skipIf(mountObstacle() !== null)('a repository in a bucket, through the
   const sandbox = new Sandbox();
   const log = join(sandbox.dir, 'requests.log');
   const latest = join(sandbox.mountpoint, 'snapshots/set/latest');
+  const source = join(sandbox.dir, 'source');
   const large = noise(12 * MIB + 77);
   let server: ChildProcess;
   let seen = 0;
@@ -35,7 +37,6 @@ describe.skipIf(mountObstacle() !== null)('a repository in a bucket, through the
     const started = await startServer('--log', log);
     server = started.child;
     useBucket(sandbox, started.access, 'test/cached');
-    const source = join(sandbox.dir, 'source');
     mkdirSync(join(source, 'sub'), { recursive: true });
     for (let n = 0; n < 300; n++) writeFileSync(join(source, 'sub', `file-${n}`), noise(3000 + n));
     writeFileSync(join(source, 'small'), 'some words');
@@ -78,6 +79,23 @@ describe.skipIf(mountObstacle() !== null)('a repository in a bucket, through the
     expect(kinds.pages.count).toBeGreaterThan(3);
     expect(kinds.objects.count).toBeGreaterThan(0);
     expect(diskBytes).toBeGreaterThan(12 * MIB);
+  });
+
+  test('is restored and verified by few requests for much', () => {
+    requests();
+    const target = join(sandbox.dir, 'restored');
+    sandbox.ok(['restore', 'latest', '--target', target]);
+    expect(compareFolders(source, target, { folderSizes: true })).toEqual([]);
+    // Blocks come from the cache; what is not there comes in GETs of up to 8 MiB.
+    expect(requests().gets).toBe(0);
+    sandbox.ok(['cache', 'clear']);
+    sandbox.ok(['restore', 'latest', '--target', join(sandbox.dir, 'again')]);
+    expect(requests().gets).toBeLessThan(24);
+    expect(sandbox.json(['cache', 'stats']).kinds.blocks.count).toBe(0);
+    sandbox.ok(['verify', '--read-data']);
+    // The hashes of some 52 blocks one by one, the blocks in large pieces.
+    expect(requests().gets).toBeLessThan(90);
+    expect(sandbox.json(['cache', 'warm', '--content']).blocks).toBeGreaterThan(40);
   });
 
   test('is cleared, and warmed for a time without network', async () => {
