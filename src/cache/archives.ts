@@ -15,8 +15,9 @@ import { Cursor, type PageSource } from '../archive/tree/read.ts';
 import type { SnapshotRoot, TreeArchiveFacts } from '../archive/tree/root.ts';
 import { ARCHIVE, TREES } from '../archive/tree/schema.ts';
 import { corrupt, RozenError } from '../errors.ts';
-import type { ObjectStore } from '../store/object-store.ts';
-import { type ArchiveAccess, closeArchives, keepFetched } from './frames.ts';
+import { isRemote, type ObjectStore } from '../store/object-store.ts';
+import { Fetcher } from './fetcher.ts';
+import { type ArchiveAccess, closeArchives } from './frames.ts';
 import { Miss, missArchive } from './miss.ts';
 import { type PageCache, snapshotPages } from './pages.ts';
 
@@ -44,11 +45,11 @@ function objectName(folder: 'data' | 'index' | 'tree', id: Uint8Array): string {
   return `${folder}/${hex.slice(0, 2)}/${hex}.${folder === 'index' ? 'rix' : 'roz'}`;
 }
 
-function storeSource(store: ObjectStore, name: string): RangeSource {
-  return {
-    read: (offset, length) => store.getRange(name, offset, length),
-    suffix: (length) => store.getSuffix(name, length),
-  };
+/** A tail to open an archive by: the archive's own, or that of its hot index. */
+interface Tail {
+  id: Uint8Array;
+  object: string;
+  hotIndex: boolean;
 }
 
 /** The open archives of one repository in this process, by id. Lives on the main thread. */
@@ -57,11 +58,18 @@ export class OpenArchives {
   readonly #keys: KeyOpener;
   readonly #byId = new Map<string, Promise<OpenArchive>>();
   readonly #byHandle = new Map<number, OpenArchive>();
-  readonly #fetching = new Map<string, Promise<void>>();
+  /** Null when the archives are read in place. */
+  readonly fetcher: Fetcher | null;
+  readonly #ownFetcher: boolean;
 
-  constructor(options: { store: ObjectStore; keys: KeyOpener }) {
+  /** `fetcher`: for a remote store, when it has a cache or is shared; closed by whoever made it. */
+  constructor(options: { store: ObjectStore; keys: KeyOpener; fetcher?: Fetcher | null | undefined }) {
     this.store = options.store;
     this.#keys = options.keys;
+    this.#ownFetcher = !options.fetcher && isRemote(options.store);
+    this.fetcher = this.#ownFetcher
+      ? new Fetcher({ store: options.store, cache: null, deadlineMs: null })
+      : (options.fetcher ?? null);
   }
 
   /** Opens an archive, or waits for whoever is opening it. A failure is not remembered. */
@@ -72,36 +80,34 @@ export class OpenArchives {
   /** Opens the tree archive of a snapshot by one suffix read, and gives its ROOT. */
   async openSnapshotTree(facts: TreeArchiveFacts): Promise<{ archive: OpenArchive; root: Buffer }> {
     const object = objectName('tree', facts.id);
-    const opened = await openArchive(storeSource(this.store, object), {
-      unwrap: (envelope) => this.#keys.unwrap(envelope),
-      expect: facts,
-      name: object,
-    });
+    const opened = await this.#openTail({ id: facts.id, object, hotIndex: false }, (source) =>
+      openArchive(source, { unwrap: (envelope) => this.#keys.unwrap(envelope), expect: facts, name: object }),
+    );
     if (opened.root === null) throw corrupt(`${object}: not a tree archive`);
     const archive = await this.#once({ ...facts, kind: KIND_TREE }, async () => this.#add(opened, facts, object));
     // The upper pages lie in what was read: no need to ask for them again.
-    if (archive.path === null) keepFetched(archive.handle, opened.suffix.offset, opened.suffix.bytes);
+    this.fetcher?.keep(archive, pagesIn(opened));
     return { archive, root: opened.root };
   }
 
-  /** Fetches bytes of an open archive for `readFrame` of this thread; single-flight. */
+  /** Fetches a frame of an open archive for `readFrame` of this thread. */
   fetch(handle: number, offset: number, length: number): Promise<void> {
     const archive = this.#byHandle.get(handle);
     if (archive === undefined) throw new RozenError('internal', `no open archive has handle ${handle}`);
-    const key = `${handle}:${offset}:${length}`;
-    let fetching = this.#fetching.get(key);
-    if (fetching === undefined) {
-      fetching = this.store
-        .getRange(archive.object, offset, length)
-        .then((bytes) => keepFetched(handle, offset, bytes))
-        .finally(() => this.#fetching.delete(key));
-      this.#fetching.set(key, fetching);
-    }
-    return fetching;
+    if (this.fetcher === null) throw new RozenError('internal', `${archive.object} is read in place`);
+    return this.fetcher.fetch(archive, offset, length);
+  }
+
+  /** A reader in another thread is at this block, and goes on in order: what follows is fetched ahead of it. */
+  visited(handle: number, block: number): void {
+    const archive = this.#byHandle.get(handle);
+    const offset = archive?.blockOffsets?.[block];
+    if (offset !== undefined) this.fetcher?.visited(archive!, offset, archive!.blockLengths![block]!);
   }
 
   /** Wipes all keys and closes the files of this thread. Nothing of it may be in use any more. */
   close(): void {
+    if (this.#ownFetcher) this.fetcher?.close();
     for (const archive of this.#byHandle.values()) archive.blockKey.fill(0);
     closeArchives(this.#byHandle.keys());
     this.#byHandle.clear();
@@ -125,6 +131,16 @@ export class OpenArchives {
     });
   }
 
+  #openTail<T>(tail: Tail, open: (source: RangeSource) => Promise<T>): Promise<T> {
+    const { store } = this;
+    const { object } = tail;
+    if (this.fetcher !== null) return this.fetcher.openTail(tail, open);
+    return open({
+      read: (offset, length) => store.getRange(object, offset, length),
+      suffix: (length) => store.getSuffix(object, length),
+    });
+  }
+
   /** An older tree archive: its pages are named by pointers, so only its key is needed, and the header that commits to it. */
   async #openTree(facts: ArchiveFacts): Promise<OpenArchive> {
     const object = objectName('tree', facts.id);
@@ -142,13 +158,20 @@ export class OpenArchives {
   }
 
   async #readHeader(object: string, facts: ArchiveFacts): Promise<ArchiveHeader> {
-    try {
-      let bytes = await this.store.getRange(object, 0, Math.min(HEADER_READ, facts.size));
+    const read = (length: number): Promise<Buffer> => {
+      const wanted = Math.min(length, facts.size);
+      return this.fetcher?.read(object, 0, wanted) ?? this.store.getRange(object, 0, wanted);
+    };
+    const get = async (): Promise<Buffer> => {
+      let bytes = await read(HEADER_READ);
       if (bytes.length >= FRAME_OVERHEAD && headerLength(bytes) > bytes.length) {
-        bytes = await this.store.getRange(object, 0, Math.min(FRAME_OVERHEAD + MAX_CBOR_HEADER, facts.size));
+        bytes = await read(FRAME_OVERHEAD + MAX_CBOR_HEADER);
       }
       const { frameLength } = parseOuterHeader(bytes, { archiveId: facts.id });
-      return parseHeader(bytes.subarray(0, frameLength));
+      return bytes.subarray(0, frameLength);
+    };
+    try {
+      return parseHeader(this.fetcher === null ? await get() : await this.fetcher.header(facts.id, get));
     } catch (error) {
       if (!(error instanceof RozenError) || error.message.includes(object)) throw error;
       throw new RozenError(error.code, `${object}: ${error.message}`, { hint: error.hint, cause: error });
@@ -162,24 +185,28 @@ export class OpenArchives {
     const options = { unwrap: (envelope: Buffer) => this.#keys.unwrap(envelope), expect: facts };
     let opened: OpenedArchive;
     try {
-      opened = await openArchive(storeSource(this.store, index), { ...options, name: index, hotIndex: true });
+      opened = await this.#openTail({ id: facts.id, object: index, hotIndex: true }, (source) =>
+        openArchive(source, { ...options, name: index, hotIndex: true }),
+      );
     } catch (error) {
       if (!(error instanceof RozenError) || (error.code !== 'not-found' && error.code !== 'corrupt')) throw error;
-      opened = await openArchive(storeSource(this.store, object), { ...options, name: object }).catch(() => {
+      opened = await this.#openTail({ id: facts.id, object, hotIndex: false }, (source) =>
+        openArchive(source, { ...options, name: object }),
+      ).catch(() => {
         throw error;
       });
     }
     if (opened.kind !== KIND_DATA) throw contradiction(object);
     opened.recordKey.fill(0);
-    const { offsets, lengths } = opened.blocks;
-    return { ...this.#add(opened, facts, object), blockOffsets: offsets, blockLengths: lengths };
+    return this.#add(opened, facts, object);
   }
 
   #add(
-    opened: Pick<OpenedArchive, 'id' | 'kind' | 'headerHash' | 'blockKey'>,
+    opened: Pick<OpenedArchive, 'id' | 'kind' | 'headerHash' | 'blockKey'> & Partial<Pick<OpenedArchive, 'blocks'>>,
     facts: Pick<ArchiveFacts, 'size'>,
     object: string,
   ): OpenArchive {
+    const table = opened.kind === KIND_DATA ? opened.blocks : undefined;
     const archive: OpenArchive = {
       handle: ++lastHandle,
       id: opened.id,
@@ -189,12 +216,22 @@ export class OpenArchives {
       size: facts.size,
       headerHash: opened.headerHash,
       blockKey: opened.blockKey,
-      blockOffsets: null,
-      blockLengths: null,
+      blockOffsets: table?.offsets ?? null,
+      blockLengths: table?.lengths ?? null,
     };
     this.#byHandle.set(archive.handle, archive);
     return archive;
   }
+}
+
+/** The pages of a tree archive that lie in what was read of its end. */
+function pagesIn({ blocks, suffix }: OpenedArchive): { offset: number; bytes: Buffer }[] {
+  const pages: { offset: number; bytes: Buffer }[] = [];
+  for (let i = blocks.count - 1; i >= 0 && blocks.offset(i) >= suffix.offset; i--) {
+    const at = blocks.offset(i) - suffix.offset;
+    pages.push({ offset: blocks.offset(i), bytes: suffix.bytes.subarray(at, at + blocks.length(i)) });
+  }
+  return pages;
 }
 
 /** Bytes of the AHDR frame that begins here, as far as its fixed part says. */
@@ -232,6 +269,11 @@ export class ArchiveSet {
     this.#named = new Map(options.root.archives.map((facts) => [facts.row, facts]));
     this.#open.set(options.root.row, { ...options.own, scope: this.scope, row: options.root.row });
     this.source = snapshotPages(options.pages, (row) => this.#treeAccess(row));
+  }
+
+  /** What fetches for all snapshots of this process; null when archives are read in place. */
+  get fetcher(): Fetcher | null {
+    return this.#shared.fetcher;
   }
 
   /** The archive of a row if it is open. */

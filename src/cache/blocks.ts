@@ -17,6 +17,8 @@ const AHEAD_BLOCKS = 4;
 
 /** How many sealed bytes the disk reads ahead of a sequential reader, and how few are left when it is told to go on. */
 const HINT = 16 * 1024 * 1024;
+/** Whoever fetches is told of a reader's progress each so many blocks. */
+const TELL_EACH = 2;
 
 export interface PieceSink {
   push(bytes: Uint8Array): void;
@@ -28,6 +30,8 @@ export interface BlockMeter {
   frame(sealed: number): void;
   /** Work of a fraction of a millisecond begins: a decoding, or waiting for another thread's. */
   busy(): void;
+  /** A reader that goes through an archive that is not on this machine, in order, is at this block. */
+  inOrder?(access: ArchiveAccess, block: number): void;
 }
 
 export class BlockReader {
@@ -40,6 +44,9 @@ export class BlockReader {
   /** The archive whose file the kernel reads ahead, and up to which offset. */
   #hinted: ArchiveAccess | null = null;
   #hintedEnd = 0;
+  /** What `inOrder` was told last. */
+  #told: ArchiveAccess | null = null;
+  #toldBlock = 0;
 
   constructor(slots: BlockSlots, meter: BlockMeter) {
     this.#slots = slots;
@@ -114,6 +121,14 @@ export class BlockReader {
    */
   #noteSequential(access: ArchiveAccess, block: number): void {
     if (block < 2 || !this.#slots.has(access.handle, block - 1) || !this.#slots.has(access.handle, block - 2)) return;
+    if (
+      access.path === null &&
+      (access !== this.#told || block >= this.#toldBlock + TELL_EACH || block < this.#toldBlock)
+    ) {
+      this.#told = access;
+      this.#toldBlock = block;
+      this.#meter.inOrder?.(access, block);
+    }
     const count = access.blockOffsets?.length ?? 0;
     const end = Math.min(block + 1 + AHEAD_BLOCKS, count);
     if (this.#ahead !== access || this.#aheadNext <= block || this.#aheadNext > end) this.#aheadNext = block + 1;
@@ -144,6 +159,12 @@ export class BlockReader {
     return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
       .length;
   }
+}
+
+/** Numbers of the blocks that hold a range of a stream. */
+export function* blocksOf(streamOffset: number, length: number): Generator<number> {
+  const last = Math.floor((streamOffset + length - 1) / BLOCK_SIZE);
+  for (let block = Math.floor(streamOffset / BLOCK_SIZE); block <= last; block++) yield block;
 }
 
 const contexts = new WeakMap<ArchiveAccess, SealContext>();

@@ -1,6 +1,6 @@
 /**
- * Sealed frames of open archives, synchronously: from a local file in place, or from what was fetched before. One
- * instance of this state per thread; an archive is known by its handle, which the main thread gives out.
+ * Sealed frames of open archives, synchronously: from a local file in place, from what was fetched lately, or from the
+ * block cache. One instance of this state per thread; an archive is known by its handle, which the main thread gives out.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { ArchiveKind } from '../archive/format.ts';
@@ -32,35 +32,50 @@ export interface ArchiveAccess {
   blockLengths: Uint32Array | null;
 }
 
+/** Where frames of remote archives lie on this machine; any thread may have one. */
+export interface FrameCache {
+  /** The frame, valid until the next call; null when it is not there. */
+  frame(access: ArchiveAccess, offset: number): Buffer | null;
+}
+
 const MAX_FILES = 128;
-/** Fetched frames that one thread keeps, in bytes. */
+/** Fetched frames that one thread keeps, in bytes: twice what is read ahead for two readers at once. */
 const MAX_FETCHED = 64 * 1024 * 1024;
 
 /** Open files by handle, the oldest first. */
 const files = new Map<number, number>();
 
-/** Bytes of an archive that were fetched, the oldest first. */
-interface Range {
-  handle: number;
-  offset: number;
-  bytes: Buffer;
-}
-const fetched = new Set<Range>();
+/** Frames that were fetched, by handle and offset; `arrivals` has them with the oldest first. */
+const fetched = new Map<number, Map<number, Buffer>>();
+const arrivals: { handle: number; offset: number; bytes: Buffer }[] = [];
+let firstArrival = 0;
 let fetchedBytes = 0;
 
+const caches = new Set<FrameCache>();
+
+/** From now on `readFrame` of this thread looks there too. */
+export function addFrameCache(cache: FrameCache): void {
+  caches.add(cache);
+}
+
+export function removeFrameCache(cache: FrameCache): void {
+  caches.delete(cache);
+}
+
 /**
- * The frame at `offset`, `length` bytes, still sealed. Throws Miss when it must be fetched, 'corrupt' when the archive is
- * too short for it, 'io' when its file is gone or cannot be read.
+ * The frame at `offset`, `length` bytes, still sealed; valid until the next call. Throws Miss when it must be fetched,
+ * 'corrupt' when the archive is too short for it, 'io' when its file is gone or cannot be read.
  */
 export function readFrame(access: ArchiveAccess, offset: number, length: number): Buffer {
   const inside = length > 0 && length <= maxFrameLength('PAGE') && offset >= 0 && offset + length <= access.size;
   if (!inside)
     throw corrupt(`${access.object}: a frame of ${length} bytes at ${offset}, but the archive has ${access.size}`);
   if (access.path !== null) return readFile(access, offset, length);
-  for (const range of fetched) {
-    if (range.handle !== access.handle || offset < range.offset) continue;
-    const from = offset - range.offset;
-    if (from + length <= range.bytes.length) return range.bytes.subarray(from, from + length);
+  const kept = fetched.get(access.handle)?.get(offset);
+  if (kept?.length === length) return kept;
+  for (const cache of caches) {
+    const cached = cache.frame(access, offset);
+    if (cached?.length === length) return cached;
   }
   throw missFrame(access.handle, offset, length);
 }
@@ -80,26 +95,59 @@ export function hintFrames(access: ArchiveAccess, offset: number, length: number
   }
 }
 
-/** Keeps bytes of an archive for `readFrame`; what came first goes first when there is too much. */
-export function keepFetched(handle: number, offset: number, bytes: Buffer): void {
-  fetched.add({ handle, offset, bytes });
-  fetchedBytes += bytes.length;
-  for (const range of fetched) {
-    if (fetchedBytes <= MAX_FETCHED || fetched.size === 1) break;
-    fetched.delete(range);
-    fetchedBytes -= range.bytes.length;
-  }
+/** Whether `readFrame` has been given this frame by `keepFetched` and still holds it. */
+export function isFetched(handle: number, offset: number, length: number): boolean {
+  return fetched.get(handle)?.get(offset)?.length === length;
 }
 
-/** Closes the files and drops the fetched bytes of these archives, in this thread. */
+/** Keeps a fetched frame for `readFrame` of this thread; what came first goes first when there is too much. */
+export function keepFetched(handle: number, offset: number, bytes: Buffer): void {
+  let frames = fetched.get(handle);
+  if (frames === undefined) {
+    frames = new Map();
+    fetched.set(handle, frames);
+  }
+  const before = frames.get(offset);
+  if (before?.length === bytes.length) return;
+  frames.set(offset, bytes);
+  arrivals.push({ handle, offset, bytes });
+  fetchedBytes += bytes.length;
+  while (fetchedBytes > MAX_FETCHED && firstArrival < arrivals.length - 1) dropOldest();
+  if (firstArrival < COMPACT) return;
+  arrivals.splice(0, firstArrival);
+  firstArrival = 0;
+}
+
+/** Forgets a frame, so that it is fetched anew. */
+export function dropFetched(handle: number, offset: number): void {
+  fetched.get(handle)?.delete(offset);
+}
+
+function dropOldest(): void {
+  const { handle, offset, bytes } = arrivals[firstArrival]!;
+  arrivals[firstArrival++] = NOTHING;
+  fetchedBytes -= bytes.length;
+  const frames = fetched.get(handle);
+  if (frames?.get(offset) === bytes) frames.delete(offset);
+  if (frames?.size === 0) fetched.delete(handle);
+}
+
+/** So many dropped arrivals are taken out of the list together. */
+const COMPACT = 1024;
+const NOTHING = { handle: 0, offset: 0, bytes: Buffer.alloc(0) };
+
+/** Closes the files and drops the fetched frames of these archives, in this thread. */
 export function closeArchives(handles: Iterable<number>): void {
   const gone = new Set(handles);
-  for (const handle of gone) forgetFile(handle);
-  for (const range of fetched) {
-    if (!gone.has(range.handle)) continue;
-    fetched.delete(range);
-    fetchedBytes -= range.bytes.length;
+  for (const handle of gone) {
+    forgetFile(handle);
+    fetched.delete(handle);
   }
+  const left = arrivals.slice(firstArrival).filter(({ handle }) => !gone.has(handle));
+  arrivals.length = 0;
+  firstArrival = 0;
+  for (const arrival of left) arrivals.push(arrival);
+  fetchedBytes = left.reduce((sum, { bytes }) => sum + bytes.length, 0);
 }
 
 function readFile(access: ArchiveAccess, offset: number, length: number): Buffer {

@@ -262,7 +262,8 @@ export class BlockSlots {
       this.#unlock(set);
       Atomics.store(words, at + STATE, FAILED);
       Atomics.notify(words, at + STATE);
-      Atomics.add(words, FAILURES, 1);
+      // A Miss is no failure.
+      if (code !== null) Atomics.add(words, FAILURES, 1);
       this.release(slot);
       throw error;
     }

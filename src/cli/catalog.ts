@@ -51,6 +51,16 @@ const FILTERS: readonly OptionSpec[] = [
   { flags: '--tag <tag>', description: 'only snapshots with this tag', repeat: true },
 ];
 
+const CACHE_OPTIONS: readonly OptionSpec[] = [
+  {
+    flags: '--cache-dir <dir>',
+    description: 'where what is fetched from a bucket is kept, sealed (ROZEN_CACHE_DIR)',
+    complete: 'directory',
+  },
+];
+
+const CACHE_SIZE: OptionSpec = { flags: '--cache-size <size>', description: 'most bytes that are kept, default 4G' };
+
 const SNAPSHOT_ARGUMENT = {
   name: '<snapshot>',
   description: 'id prefix, latest, SET@latest or SET@TIME, maybe with :PATH',
@@ -381,6 +391,8 @@ ${NAMING}`,
       { flags: '--gid <number>', description: 'show everything as owned by this group' },
       { flags: '--umask <octal>', description: 'take these permissions away, such as 022' },
       { flags: '--driver <driver>', description: 'fuse-native: through libfuse 2', choices: ['kernel', 'fuse-native'] },
+      ...CACHE_OPTIONS,
+      CACHE_SIZE,
       { flags: '--trace', description: 'one line for each request of the kernel, on stderr or in the log' },
     ],
     examples: [
@@ -450,6 +462,44 @@ ${NAMING}`,
     stopsItself: true,
     survivesClosedOutput: true,
     load: () => import('./commands/verify.ts'),
+  },
+  {
+    name: 'cache',
+    summary: 'what is kept of buckets on this machine: look at it, clear it, fill it',
+    examples: [
+      ['rozen cache stats', 'how much it holds'],
+      ['rozen cache warm photos@latest', 'browse it without waiting, or without network'],
+    ],
+    subcommands: [
+      {
+        name: 'stats',
+        summary: 'how much is cached, and what',
+        options: CACHE_OPTIONS,
+        examples: [['rozen cache stats --json', 'for a program']],
+        load: () => import('./commands/cache-stats.ts'),
+      },
+      {
+        name: 'clear',
+        summary: 'throw the cache away; nothing is lost but time',
+        details: 'A mount that runs goes on with what it has, and begins a new cache when it is mounted the next time.',
+        options: CACHE_OPTIONS,
+        examples: [['rozen cache clear', 'for all repositories of this user']],
+        load: () => import('./commands/cache-clear.ts'),
+      },
+      {
+        name: 'warm',
+        summary: 'fetch what snapshots need to be browsed, before anybody looks',
+        details: `Names, attributes and the places of content; with --content also the content below SNAPSHOT:PATH.
+${NAMING}`,
+        arguments: [{ name: '[snapshot...]', description: `${SNAPSHOT_ARGUMENT.description}; default latest` }],
+        options: [{ flags: '--content', description: 'the content of the files too' }, ...CACHE_OPTIONS, CACHE_SIZE],
+        examples: [
+          ['rozen cache warm', 'walk through the newest snapshot without waiting'],
+          ['rozen cache warm --content photos@latest:/2026', 'and look at these on the train'],
+        ],
+        load: () => import('./commands/cache-warm.ts'),
+      },
+    ],
   },
   {
     name: 'completion',

@@ -1,3 +1,4 @@
+import type { BlockCache } from '../cache/block-cache.ts';
 import { RozenError } from '../errors.ts';
 import type { Repository } from '../repository/repository.ts';
 import type { ObjectStore } from '../store/object-store.ts';
@@ -24,7 +25,10 @@ export class Context {
   readonly options: GlobalOptions;
   /** Aborted by the first Ctrl-C or SIGTERM of a command that stops itself. */
   readonly signal: AbortSignal;
+  /** Where the cache lies and how much it may hold, when the command line says so. */
+  cachePlace: { folder?: string | undefined; budget?: number | undefined } = {};
   #config: Promise<Config> | null = null;
+  #cache: Promise<BlockCache | null> | null = null;
 
   constructor(out: Output, options: GlobalOptions, signal: AbortSignal) {
     this.out = out;
@@ -74,6 +78,24 @@ export class Context {
   async open(need: 'none' | 'write' | 'read' | 'owner', named?: string): Promise<Repository> {
     const store = await this.store(named);
     const { openRepository } = await import('../repository/repository.ts');
-    return openRepository({ store, credentials: await this.credentials(named), need });
+    const cache = need === 'read' ? await this.cache(store) : null;
+    const objects = cache === null ? null : (await import('../cache/cached-objects.ts')).cachedObjects(cache);
+    return openRepository({ store, credentials: await this.credentials(named), need, objects });
+  }
+
+  /** What was fetched before from a remote store; null for a local one. Opened once, closed by `close`. */
+  async cache(store: ObjectStore): Promise<BlockCache | null> {
+    if (this.#cache === null) {
+      const { openCache } = await import('../cache/open-cache.ts');
+      const { cacheHome } = await import('../repository/paths.ts');
+      const { folder = cacheHome(), budget } = this.cachePlace;
+      this.#cache ??= openCache(store, { folder, budget, report: (message) => this.out.warning(message) });
+    }
+    return this.#cache;
+  }
+
+  /** What waits to be written into the cache is written. */
+  async close(): Promise<void> {
+    await (await this.#cache)?.close();
   }
 }

@@ -18,6 +18,9 @@ export interface MountRequest {
   snapshot: string | null;
   /** Key material: travels through a pipe, never through argv or the environment. Null when there is none to be had. */
   key: { kind: 'identity'; path: string; text: string } | { kind: 'passphrase'; text: string } | null;
+  /** Where what is fetched is kept, and how many bytes of it; null for the default. Only for remote stores. */
+  cacheDir: string | null;
+  cacheBytes: number | null;
   /** One line per request of the kernel into the log. */
   trace: boolean;
 }

@@ -1,4 +1,6 @@
 import type { Worker } from 'node:worker_threads';
+import { cachedObjects } from '../cache/cached-objects.ts';
+import { openCache } from '../cache/open-cache.ts';
 import { RozenError } from '../errors.ts';
 import { serve } from '../fs/kernel/server.ts';
 import type { MountOrder, MountServer } from '../fs/serving.ts';
@@ -16,15 +18,21 @@ export async function startMount(request: MountRequest, ahead: Worker[] = []): P
   const store = openStore(request.location, request.s3);
   const { key } = request;
   const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
+  const cache = await openCache(store, {
+    folder: request.cacheDir ?? cacheHome(),
+    budget: request.cacheBytes ?? undefined,
+    report: (message) => process.stderr.write(`${new Date().toISOString()} ${message}\n`),
+  });
   const repository = await openRepository({
     store,
     credentials: credentialsOf(key, file?.identities ?? []),
     need: 'read',
+    objects: cache === null ? null : cachedObjects(cache),
   });
   if (file !== null && key?.kind === 'identity') checkFingerprints(file, repository.genesis, key.path);
   const { snapshot } = request;
   const choose = snapshot === null ? undefined : await chooser(snapshot);
-  const host = await openVfsHost({ store, repository, choose });
+  const host = await openVfsHost({ store, repository, choose, cache });
   try {
     const order: MountOrder = {
       mountpoint: request.mountpoint,
@@ -33,7 +41,7 @@ export async function startMount(request: MountRequest, ahead: Worker[] = []): P
       allowOther: request.allowOther,
       map: request.map,
       trace: request.trace,
-      keepClearOf: [store.location, cacheHome(), stateHome()],
+      keepClearOf: [store.location, request.cacheDir ?? cacheHome(), stateHome()],
     };
     if (request.driver === 'kernel') return await serve({ ...order, ahead });
     const { serveNative } = await import('../fs/native/server.ts');

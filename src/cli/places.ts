@@ -9,11 +9,14 @@ export class Places {
   readonly #context: Context;
   readonly #repository: Repository;
   #opener: SnapshotOpener | null = null;
+  readonly #keepContent: boolean;
   readonly #warned = new Set<string>();
 
-  constructor(context: Context, repository: Repository) {
+  /** `keepContent`: content that is fetched goes into the cache. */
+  constructor(context: Context, repository: Repository, { keepContent = false } = {}) {
     this.#context = context;
     this.#repository = repository;
+    this.#keepContent = keepContent;
   }
 
   /** The snapshot of a name, and the bytes of the path behind the colon (null when there is none). */
@@ -44,7 +47,8 @@ export class Places {
 
   async opener(): Promise<SnapshotOpener> {
     const { SnapshotOpener } = await import('../snapshot/view/place.ts');
-    this.#opener ??= new SnapshotOpener(this.#repository);
+    const cache = await this.#context.cache(this.#repository.store);
+    this.#opener ??= new SnapshotOpener(this.#repository, { cache, keepContent: this.#keepContent });
     return this.#opener;
   }
 

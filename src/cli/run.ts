@@ -37,7 +37,11 @@ export async function runCommand({ spec, args, options }: Invocation, program: C
     return EXIT.done;
   }
   const command = await spec.load();
-  const code = await command.run(context, args, options);
-  await out.flush();
-  return code ?? EXIT.done;
+  try {
+    const code = await command.run(context, args, options);
+    await out.flush();
+    return code ?? EXIT.done;
+  } finally {
+    await context.close();
+  }
 }

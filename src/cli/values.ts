@@ -15,6 +15,16 @@ export function parseSize(text: string, what: string): number {
   return bytes;
 }
 
+/** Less would not hold what is read ahead. */
+const LEAST_CACHE = 64 * 1024 * 1024;
+
+export function parseCacheSize(text: string): number {
+  const bytes = parseSize(text, '--cache-size');
+  if (bytes < LEAST_CACHE)
+    throw new RozenError('usage', `--cache-size: '${text}' is too small`, { hint: 'give 64M or more' });
+  return bytes;
+}
+
 /** `5`, `5%`, `0.5` → a number above 0 and at most 100. */
 /** Whole days, up to a hundred years. */
 export function parseDays(text: string, what: string): number {

@@ -2,6 +2,7 @@ import { corrupt, RozenError } from '../errors.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { MAX_SNAPSHOT_RECORD } from './format.ts';
 import { lineagePrefix, parseSnapshotName, SNAPSHOTS_PREFIX, snapshotName } from './names.ts';
+import type { ObjectCache } from './object-cache.ts';
 import type { RecordReference } from './pin.ts';
 import {
   type AnyRecord,
@@ -16,6 +17,8 @@ export type OnProblem = (error: RozenError, name: string) => void;
 
 export interface LineagesOptions {
   store: ObjectStore;
+  /** Records that were read before, of a remote store. */
+  objects?: ObjectCache | null | undefined;
   repositoryId: Buffer;
   /** Whether the signature is by that writer, and the writer enrolled: throws 'untrusted' otherwise. */
   checkWriter: (outer: { writerId: Buffer; body: Buffer; signature: Buffer }, what: string) => Promise<void>;
@@ -31,9 +34,17 @@ export interface LineageTop {
   sequence: number;
 }
 
+interface NewestNames {
+  tag: string;
+  sequence: number;
+  names: string[];
+}
+
 /** Predecessors that `heads` follows from a new head towards the pinned record; `records` follows all of them. */
 const MAX_STEPS = 64;
 const PARALLEL = 16;
+/** A listing comes in pages of so many names: going on over the rest of a page costs nothing. */
+const LIST_PAGE = 1000;
 
 /** Reads and checks the records of all lineages. Records are immutable, so each is read once in the life of this object. */
 export class Lineages {
@@ -48,33 +59,50 @@ export class Lineages {
   async read(name: string): Promise<AnyRecord> {
     const known = this.#known.get(name);
     if (known !== undefined) return known;
-    const { store, checkWriter } = this.#options;
-    const what = `${store.location}/${name}`;
-    const bytes = await store.get(name, MAX_SNAPSHOT_RECORD);
-    const outer = decodeRecordOuter(bytes, what);
-    await checkWriter(outer, what);
-    const record = decodeRecordBody(outer, { name, bytes, what });
+    const { store, objects, repositoryId } = this.#options;
+    const kept = objects?.get(repositoryId, name) ?? null;
+    let record = kept === null ? null : await this.#check(name, kept).catch(() => null);
+    if (record === null) {
+      if (kept !== null) objects?.remove(repositoryId, name);
+      const bytes = await store.get(name, MAX_SNAPSHOT_RECORD);
+      record = await this.#check(name, bytes);
+      objects?.put(repositoryId, name, bytes);
+    }
     this.#known.set(name, record);
     return record;
   }
 
+  async #check(name: string, bytes: Buffer): Promise<AnyRecord> {
+    const { store, checkWriter } = this.#options;
+    const what = `${store.location}/${name}`;
+    const outer = decodeRecordOuter(bytes, what);
+    await checkWriter(outer, what);
+    return decodeRecordBody(outer, { name, bytes, what });
+  }
+
   /**
    * The newest records of every lineage, after the checks that need no history: nothing pinned is missing, no head that
-   * another head has seen is missing. One listing for each lineage, one read for each head that is new to this object.
+   * another head has seen is missing. One listing as long as there are few records, and one read for each head that is new
+   * to this object.
    */
   async tops(onProblem?: OnProblem): Promise<LineageTop[]> {
-    const tops: LineageTop[] = [];
-    let after = SNAPSHOTS_PREFIX;
-    for (;;) {
-      const top = await this.#nextTop(after, onProblem);
-      if (top === null) break;
-      if (top.records.length > 0) tops.push(top);
-      // Greater than every name of this lineage, smaller than those of the next tag: 'g' follows the hex digits.
-      after = `${lineagePrefix(top.tag)}g`;
-    }
+    const newest = await this.#newestNames();
+    const read = await Promise.all(newest.map((names) => this.#readTop(names, onProblem)));
+    const tops = read.filter(({ records }) => records.length > 0);
     await this.#checkPins(tops, onProblem);
     await this.#checkSeen(tops);
     return tops;
+  }
+
+  /** The records that this machine has seen last, when the store cannot be asked whether there are newer ones. */
+  async remembered(): Promise<AnyRecord[]> {
+    const records: AnyRecord[] = [];
+    for (const [tag, { sequence, id, hash }] of this.#options.pinned) {
+      const record = await this.read(snapshotName(tag, sequence, id));
+      if (!record.hash.equals(hash)) throw this.#replaced(record.name, 'the state of this machine');
+      records.push(record);
+    }
+    return records;
   }
 
   /**
@@ -151,19 +179,49 @@ export class Lineages {
     }
   }
 
-  async #nextTop(after: string, onProblem?: OnProblem): Promise<LineageTop | null> {
-    let top: LineageTop | null = null;
-    for await (const { name } of this.#options.store.list(SNAPSHOTS_PREFIX, { after })) {
-      const parts = parseSnapshotName(name);
-      if (parts === null) continue;
-      top ??= { tag: parts.tag, records: [], sequence: parts.sequence };
-      if (parts.tag !== top.tag) break;
-      if (top.records.length > 0 && parts.sequence !== top.records[0]!.sequence) break;
-      // A damaged newest record is told, and the one before it stands in.
-      const record = await this.#tolerant(name, onProblem);
-      if (record !== null) top.records.push(record);
+  /** Of each lineage the names with its highest sequence. */
+  async #newestNames(): Promise<NewestNames[]> {
+    const found: NewestNames[] = [];
+    let after: string | null = SNAPSHOTS_PREFIX;
+    while (after !== null) {
+      const from: string = after;
+      after = null;
+      let listed = 0;
+      for await (const { name } of this.#options.store.list(SNAPSHOTS_PREFIX, { after: from })) {
+        listed++;
+        const parts = parseSnapshotName(name);
+        if (parts === null) continue;
+        const last = found.at(-1);
+        if (last?.tag !== parts.tag) found.push({ tag: parts.tag, sequence: parts.sequence, names: [name] });
+        else if (parts.sequence === last.sequence) last.names.push(name);
+        else if (listed >= LIST_PAGE) {
+          // Greater than every name of this lineage, smaller than those of the next tag: 'g' follows the hex digits.
+          after = `${lineagePrefix(parts.tag)}g`;
+          break;
+        }
+      }
     }
-    return top;
+    return found;
+  }
+
+  async #readTop({ tag, sequence, names }: NewestNames, onProblem?: OnProblem): Promise<LineageTop> {
+    const read = await Promise.all(names.map((name) => this.#tolerant(name, onProblem)));
+    const records = read.filter((record) => record !== null);
+    // A damaged newest record is told, and the one before it stands in.
+    if (records.length === 0) records.push(...(await this.#topBelow(tag, new Set(names), onProblem)));
+    return { tag, records, sequence };
+  }
+
+  async #topBelow(tag: string, tried: Set<string>, onProblem?: OnProblem): Promise<AnyRecord[]> {
+    const records: AnyRecord[] = [];
+    for await (const { name } of this.#options.store.list(lineagePrefix(tag))) {
+      const parts = parseSnapshotName(name);
+      if (parts === null || tried.has(name)) continue;
+      if (records.length > 0 && parts.sequence !== records[0]!.sequence) break;
+      const record = await this.#tolerant(name, onProblem);
+      if (record !== null) records.push(record);
+    }
+    return records;
   }
 
   async #tolerant(name: string, onProblem: OnProblem | undefined): Promise<AnyRecord | null> {

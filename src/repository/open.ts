@@ -1,12 +1,14 @@
 import { hostname } from 'node:os';
 import { RozenError } from '../errors.ts';
-import type { ObjectStore } from '../store/object-store.ts';
+import { isRemote, type ObjectStore } from '../store/object-store.ts';
 import { type Bundle, swappedGenesis } from './bundle.ts';
-import { type Config, readNewestConfig } from './config.ts';
+import { type Config, decodeConfig, readNewestConfig } from './config.ts';
 import { checkEnrolled, enrollHere } from './enroll.ts';
-import { fingerprintOf, type Genesis, isSameFingerprint, readGenesis } from './genesis.ts';
+import { decodeGenesis, fingerprintOf, type Genesis, isSameFingerprint, readGenesis } from './genesis.ts';
 import { checkFingerprints, ownerBundle, readIdentityFile } from './identity-file.ts';
 import { openWithAge, openWithPassphrases } from './key-ring.ts';
+import { configName } from './names.ts';
+import type { ObjectCache } from './object-cache.ts';
 import { locationPinPath, repositoryStateDir } from './paths.ts';
 import {
   checkGenesis,
@@ -18,6 +20,7 @@ import {
   writeLocationPin,
 } from './pin.ts';
 import { noIdentity, notOwner, Repository, type RepositoryParts } from './repository.ts';
+import { readStateFile } from './state-file.ts';
 import { readWriterFile, type WriterFile } from './writer.ts';
 
 export interface Credentials {
@@ -43,6 +46,8 @@ export interface OpenOptions {
   need: Need;
   /** Refuse any other repository ('untrusted'): for the first visit from a machine. */
   fingerprint?: string | undefined;
+  /** Of a remote store: what was read before. */
+  objects?: ObjectCache | null | undefined;
 }
 
 /**
@@ -50,10 +55,13 @@ export interface OpenOptions {
  * config, rolled back), 'no-key' (wrong or missing passphrase or identity), 'corrupt', 'io'.
  */
 export async function openRepository(options: OpenOptions): Promise<Repository> {
-  const { store, credentials = {}, need } = options;
+  const { store, credentials = {}, need, objects = null } = options;
   const locationPath = locationPinPath(store.location);
   const locationPin = readLocationPin(locationPath);
-  const genesis = await readPinnedGenesis(store, locationPin === null ? null : { ...locationPin, path: locationPath });
+  const copies = need === 'read' && isRemote(store) && locationPin !== null ? readCopies(locationPin) : null;
+  const genesis =
+    copies?.genesis ??
+    (await readPinnedGenesis(store, locationPin === null ? null : { ...locationPin, path: locationPath }));
   if (options.fingerprint !== undefined && !isSameFingerprint(options.fingerprint, fingerprintOf(genesis.hash))) {
     throw swappedGenesis(`its fingerprint is ${fingerprintOf(genesis.hash)}, expected ${options.fingerprint}`);
   }
@@ -62,7 +70,10 @@ export async function openRepository(options: OpenOptions): Promise<Repository> 
   checkGenesis(genesis, known, `${stateDir}/pin.cbor`);
   const writerFile = readWriterFile(stateDir);
   checkGenesis(genesis, writerFile, `${stateDir}/writer.cbor`);
-  const config = await readNewestConfig(store, genesis, known?.config ?? null);
+  const config =
+    copies !== null && !(await hasNewerConfig(store, copies.config))
+      ? copies.config
+      : await readNewestConfig(store, genesis, known?.config ?? null);
 
   const pin: Pin = {
     genesisHash: genesis.hash,
@@ -70,11 +81,11 @@ export async function openRepository(options: OpenOptions): Promise<Repository> 
     lineages: known?.lineages ?? new Map(),
     lastKey: known?.lastKey ?? null,
   };
-  const finder = new KeyFinder({ store, genesis, config, pin, credentials });
+  const finder = new KeyFinder({ store, genesis, config, pin, credentials, objects });
   const parts = await findParts(finder, need, { stateDir, writerFile });
   const repository = new Repository(parts);
   if (known === null || known.config.number !== config.number || finder.learnt) {
-    saveState(repository, { firstVisit: known === null });
+    saveState(repository, { fresh: known?.config.number !== config.number });
   }
   if (locationPin === null) {
     tolerate(() => writeLocationPin(locationPath, store.location, genesis));
@@ -84,6 +95,53 @@ export async function openRepository(options: OpenOptions): Promise<Repository> 
     checkEnrolled(repository, repository.writer);
   }
   return repository;
+}
+
+/**
+ * The copies of genesis and config that this machine keeps, when they are the pinned ones: as good as the objects of a
+ * remote store, which never change, and no request. Null otherwise.
+ */
+function readCopies(pinned: {
+  genesisHash: Buffer;
+  repositoryId: Buffer;
+}): { genesis: Genesis; config: Config } | null {
+  const stateDir = repositoryStateDir(pinned.repositoryId);
+  try {
+    const known = readPin(stateDir);
+    const [genesisBytes, configBytes] = ['genesis.cbor', 'config.cbor'].map((name) =>
+      readStateFile(`${stateDir}/${name}`),
+    );
+    if (known === null || !genesisBytes || !configBytes) return null;
+    const genesis = decodeGenesis(genesisBytes, `${stateDir}/genesis.cbor`);
+    const config = decodeConfig(configBytes, genesis, `${stateDir}/config.cbor`);
+    const same = genesis.hash.equals(pinned.genesisHash) && config.hash.equals(known.config.hash);
+    return same ? { genesis, config } : null;
+  } catch (error) {
+    // What is wrong with them does not matter: the store has them.
+    if (error instanceof RozenError) return null;
+    throw error;
+  }
+}
+
+/** So long the store may take to say that there is a newer config, before the one at hand does. */
+const PATIENCE_MS = 3_000;
+
+/** Asks for the one name that a newer config would have. A store that cannot be reached has none to show. */
+async function hasNewerConfig(store: ObjectStore, config: Config): Promise<boolean> {
+  const asked = store.stat(configName(config.number + 1)).then((info) => info !== null);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, PATIENCE_MS, false);
+  });
+  try {
+    return await Promise.race([asked, late]);
+  } catch (error) {
+    if (error instanceof RozenError && error.code === 'io') return false;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    asked.catch(() => {});
+  }
 }
 
 async function readPinnedGenesis(
@@ -110,9 +168,10 @@ interface State {
 }
 
 async function findParts(finder: KeyFinder, need: Need, { stateDir, writerFile }: State): Promise<RepositoryParts> {
-  const { store, genesis, config, pin } = finder.context;
+  const { store, genesis, config, pin, objects } = finder.context;
   const parts: RepositoryParts = {
     store,
+    objects,
     genesis,
     config,
     pin,
@@ -152,6 +211,7 @@ interface FinderContext {
   config: Config;
   pin: Pin;
   credentials: Credentials;
+  objects: ObjectCache | null;
 }
 
 /** Turns credentials into identities and bundles, each only when it is needed: a passphrase costs a second and a question. */
@@ -181,7 +241,7 @@ class KeyFinder {
 
   /** Everything that the credentials open. 'no-key' for a wrong passphrase. */
   async find(): Promise<{ identities: string[]; bundle: Bundle | null }> {
-    const { store, genesis, pin, credentials } = this.context;
+    const { store, genesis, pin, credentials, objects } = this.context;
     const { identityFile, passphrase } = credentials;
     const identities = [...(credentials.identities ?? [])];
     let bundle: Bundle | null = null;
@@ -195,7 +255,7 @@ class KeyFinder {
       if (opened !== null) ({ bundle, id: this.keyId } = opened);
     }
     if (bundle === null && identities.length === 0 && passphrase !== undefined) {
-      const opened = await openWithPassphrases({ store, genesis }, await passphrase(), pin.lastKey);
+      const opened = await openWithPassphrases({ store, genesis, objects }, await passphrase(), pin.lastKey);
       ({ bundle, id: this.keyId } = opened);
       this.learnt = pin.lastKey === null || !pin.lastKey.equals(opened.id);
       pin.lastKey = opened.id;
@@ -210,8 +270,8 @@ class KeyFinder {
   }
 }
 
-function saveState(repository: Repository, { firstVisit }: { firstVisit: boolean }): void {
-  if (firstVisit) tolerate(() => writeCopies(repository.stateDir, repository.genesis, repository.config));
+function saveState(repository: Repository, { fresh }: { fresh: boolean }): void {
+  if (fresh) tolerate(() => writeCopies(repository.stateDir, repository.genesis, repository.config));
   repository.savePin();
 }
 

@@ -9,6 +9,7 @@ import { ID_SIZE, KEY_SIZE, TYPE } from './format.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
 import { Lineages, type LineageTop, type OnProblem } from './lineages.ts';
 import { configName } from './names.ts';
+import type { ObjectCache } from './object-cache.ts';
 import { isReadOnlyState, type Pin, writeCopies, writePin } from './pin.ts';
 import { decodeSecrets, lineageTag, openLabel, type Secrets, wipeSecrets } from './secrets.ts';
 import { isSignedBy } from './signed.ts';
@@ -50,6 +51,8 @@ export interface RepositoryParts {
   secrets: Secrets | null;
   /** Id of the key object that gave the bundle; null when it came another way. */
   openedBy?: Buffer | null;
+  /** Of a remote store: records that were read before. */
+  objects?: ObjectCache | null;
   /** Tries the credentials that were given; for `unlock`. Null when there are none. */
   findIdentities: (() => Promise<{ identities: string[]; bundle: Bundle | null }>) | null;
 }
@@ -93,6 +96,7 @@ export class Repository {
     this.#findIdentities = parts.findIdentities;
     this.#lineages = new Lineages({
       store: parts.store,
+      objects: parts.objects,
       repositoryId: this.id,
       pinned: parts.pin.lineages,
       checkWriter: (outer, what) => this.#checkWriter(outer, what),
@@ -246,6 +250,16 @@ export class Repository {
     }
     await this.#accept(tops);
     return heads.sort((a, b) => b.timeSec - a.timeSec || b.timeNs - a.timeNs);
+  }
+
+  /** The heads that this machine saw last: for a store that cannot be reached. What was read before costs no request. */
+  async rememberedHeads(): Promise<SnapshotRecord[]> {
+    const heads: SnapshotRecord[] = [];
+    for (const record of await this.#lineages.remembered()) {
+      const head = await this.#lineages.headOf(record);
+      if (head !== null) heads.push(head);
+    }
+    return heads;
   }
 
   /** All records of all lineages, newest first, with every chain checked from end to end. */

@@ -74,6 +74,11 @@ export interface ObjectStore {
   abandon(unfinished: Unfinished): Promise<void>;
 }
 
+/** Whether objects must be fetched: then it pays to keep what was. */
+export function isRemote(store: ObjectStore): boolean {
+  return store.localPath('rozen.cbor') === null;
+}
+
 const PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
 const MAX_NAME = 512;
 

@@ -80,7 +80,7 @@ describe('a lineage of snapshots', () => {
     const dataRow = lineage.nextRow++;
     records.push(await lineage.snapshot({ ...load(0, FILES), archives: [archiveRow(dataRow, data)] }));
     for (let i = 0; i < 4; i++) {
-      const at = i * 9000 + 5;
+      const at = i * 5000 + 9000;
       const name = Buffer.from(`file-${String(at).padStart(9, '0')}`);
       records.push(await lineage.snapshot({ names: [{ key: [1, name], value: null }] }));
     }
@@ -130,14 +130,16 @@ describe('a lineage of snapshots', () => {
     store.reset();
     const reader = await openSnapshot({ store, repository, record });
     const cursor = new Cursor(reader.source, TREES.names, reader.roots.names);
-    expect(() => cursor.seek(1)).toThrow(Miss);
+    // The first leaf came with the tail.
+    expect(cursor.seek(1)).toBe(true);
+    expect(() => cursor.seek(1, Buffer.from('file-000015000'))).toThrow(Miss);
     expect(store.reads).toBe(1);
     expect(await allNames(reader)).toBe(FILES - 4);
     const inodes = new Cursor(reader.source, TREES.inodes, reader.roots.inodes);
     expect(await retrying(reader, () => inodes.find(4711))).toBe(true);
     expect(inodes.page!.num(INODE.size, inodes.index)).toBe(4709 * 31);
-    const names = store.calls.filter((call) => call.operation === 'getRange').map((call) => call.name);
-    expect(names.length).toBeGreaterThan(10);
+    // Five archives hold the leaves: the header of each older one, and a few reads of many pages.
+    expect(store.calls.filter((call) => call.operation === 'getRange').length).toBeLessThan(16);
   });
 
   test('a shared registry opens an archive once, a shared cache decodes a page once', async () => {
@@ -257,7 +259,7 @@ describe('damage', () => {
   test('a cut, a vanished and a swapped archive are told apart', async () => {
     await withDamage(
       first,
-      (path) => truncateSync(path, first.tree.size >> 1),
+      (path) => truncateSync(path, first.tree.size >> 3),
       async () => {
         await expect(openSnapshot({ store: repository.store, repository, record: first })).rejects.toMatchObject({
           code: 'corrupt',
@@ -324,7 +326,7 @@ describe('many snapshots', () => {
     await repository.store.prepare();
     const lineage = new LineageModel(repository);
     const changes = (i: number) => {
-      const at = (i * 2000) % 20_000;
+      const at = (i * 2000 + 1000) % 20_000;
       return {
         names: [
           { key: [1, Buffer.from(`file-${String(at).padStart(9, '0')}`)], value: [900_000 + i, 8] },
@@ -345,7 +347,7 @@ describe('many snapshots', () => {
     expect(reader.root.archives).toEqual([]);
     expect(await allNames(reader)).toBe(20_000);
     const cursor = new Cursor(reader.source, TREES.names, reader.roots.names);
-    expect(cursor.find(1, Buffer.from('file-000004000'))).toBe(true);
+    expect(cursor.find(1, Buffer.from('file-000005000'))).toBe(true);
     expect(cursor.page!.num(NAME.inode, cursor.index)).toBe(900_002);
     repository.dispose();
   });

@@ -54,7 +54,10 @@ export class TreeLevels {
   /** Entries of level 1 pages, of level 2 pages, … */
   readonly #uppers: Upper[] = [];
   readonly #waiting: Waiting[] = [];
-  /** The first leaf waits too: it may turn out to be the root. */
+  /**
+   * The first leaf of a tree that begins with it waits too: it may turn out to be the root, and it holds the rows of the
+   * root folder. So these lie beside the upper pages, in what one read of the tail brings.
+   */
   #heldLeaf: { bytes: Buffer; self: Entry } | null = null;
   /** The pages that were made here, above the leaves. */
   readonly #made = new Set<Entry>();
@@ -206,8 +209,8 @@ export class TreeLevels {
     leaf.drop(rows);
     const first = this.#heldLeaf === null && this.#waiting.length === 0 && this.#emptyFrom(1);
     this.#pushEntry(1, self, true);
-    this.#heldLeaf = { bytes, self };
-    if (!first) this.#writeHeldLeaf();
+    if (first) this.#heldLeaf = { bytes, self };
+    else Object.assign(self.pointer, this.#sink.write(this.schema, 0, bytes));
   }
 
   #writeHeldLeaf(): void {
@@ -244,7 +247,6 @@ export class TreeLevels {
   }
 
   #pushEntry(level: number, entry: Entry, made: boolean): void {
-    if (level === 1) this.#writeHeldLeaf();
     const upper = this.#upper(level);
     upper.entries.push(entry);
     upper.weight += entryCost(entry);

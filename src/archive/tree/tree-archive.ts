@@ -1,6 +1,7 @@
 /**
  * Writing the tree archive of a snapshot: the leaves of all trees as they come, then all upper pages, then ROOT. Every
- * root page lies in the archive itself, also when its tree did not change, so that one read of the tail opens them all.
+ * root page lies in the archive itself, also when its tree did not change, so that one read of the tail opens them all;
+ * and so do, among the upper pages, the first leaves of the trees that show the root folder and the files in it.
  */
 import { corrupt, RozenError } from '../../errors.ts';
 import type { ArchiveWriter, SealedArchive } from '../writer.ts';
@@ -35,6 +36,9 @@ export interface WrittenTrees {
   rows: number[];
 }
 
+/** The trees whose first leaf is repeated: what `ls` of the root and a look into its files read. */
+const FIRST_LEAVES: ReadonlySet<TreeName> = new Set(['names', 'inodes', 'extents']);
+
 /** `update` for each tree that changes, in any order and once each, then `finish`. */
 export class TreeArchiveWriter {
   readonly #options: TreeArchiveOptions;
@@ -58,6 +62,7 @@ export class TreeArchiveWriter {
       mutations,
       sink: this.#sink,
       ownRow: row,
+      repeatFirst: FIRST_LEAVES.has(name),
       ...(rewrite === undefined ? {} : { rewrite }),
     });
     this.#pending.set(name, pending);

@@ -9,6 +9,7 @@
  */
 import { RozenError } from '../../errors.ts';
 import { PAGE_TARGET } from '../format.ts';
+import { PageBuilder } from './builder.ts';
 import { type Entry, type PageSink, TreeLevels } from './levels.ts';
 import type { Page } from './page.ts';
 import {
@@ -42,6 +43,8 @@ export interface UpdateOptions {
   rewrite?: boolean | ReadonlySet<number>;
   /** The row of the archive that the sink writes to. When given, a root page that lies elsewhere is written again there. */
   ownRow?: number;
+  /** With `ownRow`: the first leaf too. */
+  repeatFirst?: boolean;
   /** Bytes at which a page is full; for tests. */
   pageTarget?: number;
 }
@@ -108,6 +111,8 @@ class TreeUpdate implements PendingTree {
   readonly #mutations: Iterator<Mutation>;
   readonly #levels: TreeLevels;
   #next: Mutation | null = null;
+  /** The first leaf is merged even if nothing of it changes, so that it is written again. */
+  #repeatFirst = false;
 
   constructor(options: UpdateOptions) {
     this.#options = options;
@@ -122,7 +127,8 @@ class TreeUpdate implements PendingTree {
     this.#advance();
     const pointer = { row: root.row, offset: root.offset, length: root.length };
     const old: Entry | null = root.row === 0 ? null : { key: [], pointer, count: root.count };
-    if (old !== null) this.#visit(old, root.level, null);
+    this.#repeatFirst = this.#options.repeatFirst === true && this.#next !== null;
+    if (old !== null) this.#visit(old, { level: root.level, end: null, first: true });
     while (this.#next !== null) {
       if (this.#next.value !== null) this.#levels.push(this.#next.key, this.#next.value);
       this.#advance();
@@ -146,10 +152,30 @@ class TreeUpdate implements PendingTree {
       return root;
     }
     const page = loadPage(source, root, { schema: this.schema, level: root.level, count: root.count });
-    collectRowsBelow(source, page, this.rows);
     this.rows.add(ownRow);
     this.replaced.push({ row: root.row, offset: root.offset, length: root.length });
+    if (root.level > 0 && this.#options.repeatFirst) return { ...root, ...this.#repeatLeftmost(page, ownRow) };
+    collectRowsBelow(source, page, this.rows);
     return { ...root, ...sink.write(this.schema, root.level, page.bytes) };
+  }
+
+  /** Writes a page above the leaves again, with those that lead from it to the first leaf. */
+  #repeatLeftmost(page: Page, ownRow: number): PagePointer {
+    const { source, sink } = this.#options;
+    const child = entryAt(page, 0);
+    const level = page.level - 1;
+    const below = loadPage(source, child.pointer, { schema: this.schema, level, count: child.count });
+    const builder = new PageBuilder(this.schema, page.level);
+    for (let i = 0; i < page.count; i++) {
+      const { key, pointer, count } = i === 0 ? child : entryAt(page, i);
+      let { row, offset, length } = pointer;
+      if (i > 0) this.#collectRows({ ...pointer, level, count });
+      else if (level > 0) ({ row, offset, length } = this.#repeatLeftmost(below, ownRow));
+      else if (row !== ownRow) ({ row, offset, length } = sink.write(this.schema, 0, below.bytes));
+      if (i === 0 && row !== pointer.row) this.replaced.push(pointer);
+      builder.push(key, [row, offset, length, count]);
+    }
+    return sink.write(this.schema, page.level, builder.encode(builder.count));
   }
 
   #collectRows(root: TreeRoot): void {
@@ -157,27 +183,34 @@ class TreeUpdate implements PendingTree {
     collectRows({ source, schema: this.schema, root }, this.rows);
   }
 
-  /** Takes one old page with all below it into the new tree. `end` is the key where its range ends, null: never. */
-  #visit(entry: Entry, level: number, end: readonly Field[] | null): void {
+  /**
+   * Takes one old page with all below it into the new tree. `end` is the key where its range ends, null: never; `first`:
+   * nothing of the tree lies before it.
+   */
+  #visit(entry: Entry, { level, end, first }: { level: number; end: readonly Field[] | null; first: boolean }): void {
     const closable = this.#levels.closable(level);
     if (closable) this.#levels.close(level);
-    const reusable = closable && this.#mayShare(entry, level);
+    const reusable = closable && !(first && this.#repeatFirst) && this.#mayShare(entry, level);
     if (reusable && !this.#pending(end)) {
       this.#levels.share(level, entry);
       return;
     }
     const page = loadPage(this.#options.source, entry.pointer, { schema: this.schema, level, count: entry.count });
     if (level === 0) this.#mergeLeaf(entry, { page, end, reusable });
-    else this.#mergeUpper(entry, { page, end, reusable });
+    else this.#mergeUpper(entry, { page, end, reusable, first });
   }
 
-  #mergeUpper(entry: Entry, old: { page: Page; end: readonly Field[] | null; reusable: boolean }): void {
-    const { page, end, reusable } = old;
+  #mergeUpper(
+    entry: Entry,
+    old: { page: Page; end: readonly Field[] | null; reusable: boolean; first: boolean },
+  ): void {
+    const { page, end, reusable, first } = old;
     if (reusable) this.#levels.follow(page.level);
     let child = entryAt(page, 0);
     for (let i = 0; i < page.count; i++) {
       const following = i + 1 < page.count ? entryAt(page, i + 1) : null;
-      this.#visit(child, page.level - 1, following === null ? end : following.key);
+      const range = { level: page.level - 1, end: following === null ? end : following.key };
+      this.#visit(child, { ...range, first: first && i === 0 });
       if (following !== null) child = following;
     }
     const same = this.#levels.followed(page.level, page.count);

@@ -9,7 +9,7 @@ import type { Context } from '../context.ts';
 import { EXIT } from '../exit.ts';
 import { type Launched, launch } from '../mount-launch.ts';
 import { type MountAnswer, type MountRequest, REQUEST_END } from '../mount-request.ts';
-import { parseId, parseUmask } from '../values.ts';
+import { parseCacheSize, parseId, parseUmask } from '../values.ts';
 
 interface Options {
   foreground?: boolean;
@@ -19,6 +19,8 @@ interface Options {
   gid?: string;
   umask?: string;
   snapshot?: string;
+  cacheDir?: string;
+  cacheSize?: string;
   trace?: boolean;
 }
 
@@ -36,6 +38,8 @@ export async function run(context: Context, args: string[], options: Options): P
       map: ownerMap(options),
       snapshot: options.snapshot ?? null,
       key: await readKey(context),
+      cacheDir: options.cacheDir === undefined ? null : resolve(options.cacheDir),
+      cacheBytes: options.cacheSize === undefined ? null : parseCacheSize(options.cacheSize),
       trace: options.trace ?? false,
     };
     return launched === null ? await serveHere(context, request) : await serveBehind(context, launched, request);

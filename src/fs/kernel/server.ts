@@ -12,7 +12,7 @@ import type { Worker } from 'node:worker_threads';
 import { Miss } from '../../cache/miss.ts';
 import { RozenError } from '../../errors.ts';
 import { EINTR, EIO, libc } from '../../posix/libc.ts';
-import { stopThread } from '../../posix/thread.ts';
+import { stopThread, threadLoads } from '../../posix/thread.ts';
 import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN } from '../protocol/abi.ts';
 import { describeProblem, dispatch, fail } from '../protocol/dispatch.ts';
 import { answerInit } from '../protocol/init.ts';
@@ -149,6 +149,7 @@ class Server implements MountServer {
     const ahead = this.options.ahead?.shift();
     // -1: it has ended already.
     const reader = ahead === undefined || ahead.threadId < 0 ? prepareReader(this.host.module) : ahead;
+    threadLoads(reader);
     reader.postMessage(data, transfer);
     this.readers.add(reader);
     return new Promise((resolve, reject) => {

@@ -4,7 +4,7 @@
  */
 
 const MAX_THREADS = 64;
-const COUNTERS = 8;
+const COUNTERS = 16;
 /** Status texts kept: whoever looked it up among the last ones may read it, from whichever thread. */
 const TEXTS = 16;
 const TEXT_SIZE = 16 * 1024;
@@ -18,7 +18,22 @@ const COUNTERS_AT = WORDS * 4;
 const TEXTS_AT = COUNTERS_AT + MAX_THREADS * COUNTERS * 8;
 
 /** Counters of a thread. Bytes and counts below 2^53. */
-export const COUNT = { requests: 0, bytesRead: 1, pagesDecoded: 2, framesRead: 3, sealedBytes: 4, misses: 5 } as const;
+export const COUNT = {
+  requests: 0,
+  bytesRead: 1,
+  pagesDecoded: 2,
+  framesRead: 3,
+  sealedBytes: 4,
+  misses: 5,
+  // The rest is about remote stores; but for the hits, the main thread alone counts it.
+  cacheHits: 6,
+  fetchedFrames: 7,
+  storeRequests: 8,
+  requestsAhead: 9,
+  fetchedBytes: 10,
+  failedRequests: 11,
+  cacheBytes: 12,
+} as const;
 
 export function createBoardMemory(): SharedArrayBuffer {
   return new SharedArrayBuffer(TEXTS_AT + TEXTS * TEXT_SIZE);

@@ -28,8 +28,8 @@ export interface Catalogue {
   /** When the mount began: the time of the folders that do not belong to a set. */
   since: { sec: number; ns: number };
   owner: { uid: number; gid: number };
-  /** What statfs tells: bytes of all archives of the newest snapshots, and their files. */
-  usage: { bytes: number; files: number };
+  /** What statfs tells: bytes of all archives of the newest snapshots, and their files. Null until somebody asks. */
+  usage: { bytes: number; files: number } | null;
   /** The slot of the one snapshot that the mount shows at its root; null when it shows all of them. */
   root: number | null;
   sets: CatalogueSet[];

@@ -1,15 +1,28 @@
 /** The filesystem of a reader thread: what the main thread has opened, and nothing that needs a key envelope or a store. */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { ReaderThread, Vfs } from '../vfs.ts';
-import type { HostMessage, ReaderProblem, VfsInit } from './messages.ts';
+import { Board, COUNT } from './board.ts';
+import type { FromReader, HostMessage, VfsInit } from './messages.ts';
 import { SnapshotVfs } from './snapshot-vfs.ts';
 
 /** The same message is not posted again before this many ms: the main thread counts, it need not drown. */
 const REPEAT_MS = 1000;
 
 /** `init` is what `MountHost.workerInit` made. */
-export function createVfs(init: unknown, thread: ReaderThread): Vfs {
-  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives } = init as VfsInit;
+export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vfs> {
+  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives, cache } = init as VfsInit;
+  const post = (message: FromReader): void => port.postMessage(message);
+  const report = reporter(post);
+  if (cache !== null) {
+    const { readCacheHere } = await import('../../cache/reader-cache.ts');
+    const counters = new Board(board, thread.worker + 1);
+    readCacheHere(cache, {
+      report,
+      hit: () => counters.count(COUNT.cacheHits),
+      used: (keys) => post({ kind: 'used', keys }),
+      damaged: (key) => post({ kind: 'damaged', key }),
+    });
+  }
   const vfs = new SnapshotVfs({
     thread: thread.worker + 1,
     slots,
@@ -19,7 +32,8 @@ export function createVfs(init: unknown, thread: ReaderThread): Vfs {
     status,
     receive: (own) => receive(port, own),
     busy: thread.busy,
-    report: reporter(port),
+    inOrder: (handle, block) => post({ kind: 'in order', handle, block }),
+    report,
   });
   for (const snapshot of snapshots) vfs.apply({ kind: 'snapshot', snapshot });
   for (const { scope, row, access } of archives) vfs.apply({ kind: 'archive', scope, row, access });
@@ -34,13 +48,13 @@ function receive(port: MessagePort, vfs: SnapshotVfs): void {
   }
 }
 
-function reporter(port: MessagePort): (message: string) => void {
+function reporter(post: (message: FromReader) => void): (message: string) => void {
   const posted = new Map<string, number>();
   return (message) => {
     const now = Date.now();
     if (now - (posted.get(message) ?? 0) < REPEAT_MS) return;
     if (posted.size >= 100) posted.clear();
     posted.set(message, now);
-    port.postMessage({ kind: 'problem', message } satisfies ReaderProblem);
+    post({ kind: 'problem', message });
   };
 }

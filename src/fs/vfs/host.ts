@@ -6,17 +6,26 @@ import { join } from 'node:path';
 import { MessageChannel, type MessagePort, type TransferListItem } from 'node:worker_threads';
 import { BLOCK_SIZE } from '../../archive/format.ts';
 import { OpenArchives } from '../../cache/archives.ts';
+import type { BlockCache } from '../../cache/block-cache.ts';
+import { type FetchCounters, Fetcher } from '../../cache/fetcher.ts';
 import { Miss } from '../../cache/miss.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { BlockSlots, createSlotMemory, type SlotCounters, type SlotMemory } from '../../cache/slots.ts';
 import { RozenError } from '../../errors.ts';
 import { EIO } from '../../posix/errno.ts';
 import type { Repository } from '../../repository/repository.ts';
-import type { ObjectStore } from '../../store/object-store.ts';
+import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
-import { Board, createBoardMemory } from './board.ts';
+import { Board, COUNT, createBoardMemory } from './board.ts';
 import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
-import { type HostMessage, type OpenSnapshot, type ReaderProblem, SnapshotMiss, type VfsInit } from './messages.ts';
+import {
+  type FromReader,
+  type HostMessage,
+  type OpenSnapshot,
+  SnapshotMiss,
+  UsageMiss,
+  type VfsInit,
+} from './messages.ts';
 import { BY_ID, generationOf, ROOT, SNAPSHOTS, setFolder, VERSIONS, VIRTUAL_SLOT, WORM, wormFolder } from './nodes.ts';
 import { SlotTable } from './slot-table.ts';
 import { SnapshotList } from './snapshot-list.ts';
@@ -37,6 +46,10 @@ export interface VfsHostOptions {
   pollMs?: number;
   /** Where slots are recorded; by default in the repository's state folder. Null: for this mount only. */
   slotsPath?: string | null;
+  /** Of a remote store: what was fetched before. Closed by whoever opened it. */
+  cache?: BlockCache | null;
+  /** Of a remote store: how long a read waits for it, ms. */
+  deadlineMs?: number;
   /** Takes a line that is new, or that was last said a minute ago. */
   log?: (line: string) => void;
 }
@@ -44,6 +57,8 @@ export interface VfsHostOptions {
 const BLOCK_BYTES = 64 * 1024 * 1024;
 const PAGE_BYTES = 24 * 1024 * 1024;
 const POLL_MS = 5_000;
+/** A listing of a remote store costs money. */
+const REMOTE_POLL_MS = 60_000;
 /** How long a failure to open something is answered from memory: a damaged archive is not read anew for each request. */
 const FAILURE_MS = 5_000;
 const FAILURES_KEPT = 1000;
@@ -55,6 +70,8 @@ export class MountHost implements VfsHost {
   readonly module = new URL('./create.js', import.meta.url);
   readonly #options: VfsHostOptions;
   readonly #archives: OpenArchives;
+  /** Null when the archives are read in place. */
+  readonly #fetcher: Fetcher | null;
   readonly #list: SnapshotList;
   readonly #table: SlotTable;
   readonly #slots: SlotMemory;
@@ -71,12 +88,16 @@ export class MountHost implements VfsHost {
   #poll: NodeJS.Timeout | null = null;
   #statusDue: NodeJS.Timeout | null = null;
   #refreshing: Promise<boolean> | null = null;
+  /** When the size of the cache was looked at last. */
+  #counted = 0;
 
   /** Use `openVfsHost`. */
   constructor(options: VfsHostOptions) {
     const { store, repository } = options;
     this.#options = options;
-    this.#archives = new OpenArchives({ store, keys: repository });
+    const { cache = null, deadlineMs } = options;
+    this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs }) : null;
+    this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.#fetcher });
     const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);
     const report = (message: string) => this.report(message);
     this.#list = new SnapshotList({ store, repository, archives: this.#archives, pages, report });
@@ -87,7 +108,7 @@ export class MountHost implements VfsHost {
     this.#catalogue = {
       since: { sec: Math.floor(now / 1000), ns: (now % 1000) * 1e6 },
       owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
-      usage: { bytes: 0, files: 0 },
+      usage: null,
       root: null,
       sets: [],
     };
@@ -101,6 +122,7 @@ export class MountHost implements VfsHost {
       // What is posted to the readers was given to this one at once.
       receive: () => {},
       busy: () => {},
+      inOrder: (handle, block) => this.#archives.visited(handle, block),
       report,
     });
     this.vfs = this.#own;
@@ -122,8 +144,9 @@ export class MountHost implements VfsHost {
     for (const set of this.#catalogue.sets) {
       await this.#openSnapshot(set.snapshots[set.snapshots.length - 1]!.slot);
     }
+    this.#count();
     this.#postStatus();
-    const every = this.#options.pollMs ?? POLL_MS;
+    const every = this.#options.pollMs ?? (this.#fetcher === null ? POLL_MS : REMOTE_POLL_MS);
     if (every > 0 && choose === undefined) {
       this.#poll = setInterval(() => void this.refresh().catch((error) => this.report(messageOf(error))), every);
       this.#poll.unref();
@@ -133,7 +156,7 @@ export class MountHost implements VfsHost {
   workerInit(_worker: number): { init: VfsInit; transfer: TransferListItem[] } {
     const { port1, port2 } = new MessageChannel();
     this.#ports.add(port1);
-    port1.on('message', (problem: ReaderProblem) => this.report(problem.message));
+    port1.on('message', (message: FromReader) => this.#heard(message));
     port1.on('close', () => this.#ports.delete(port1));
     port1.unref();
     this.#statusDue ??= setTimeout(() => this.#postStatus(), STATUS_MS).unref();
@@ -146,16 +169,26 @@ export class MountHost implements VfsHost {
       status: this.#facts(),
       snapshots: [...this.#opened.values()],
       archives: [...this.#posted.values()].map(({ scope, row, access }) => ({ scope, row, access })),
+      cache: this.#fetcher?.cache?.folder ?? null,
     };
     return { init, transfer: [port2] };
   }
 
   async resolve(miss: unknown): Promise<void> {
+    try {
+      await this.#resolve(miss);
+    } finally {
+      this.#count();
+    }
+  }
+
+  async #resolve(miss: unknown): Promise<void> {
     if (!(miss instanceof Miss)) throw new FsError(EIO, messageOf(miss));
     if (miss instanceof SnapshotMiss) {
       await Promise.all(miss.slots.map((slot) => this.#once(`snapshot ${slot}`, () => this.#openSnapshot(slot))));
       return;
     }
+    if (miss instanceof UsageMiss) return this.#once('usage', () => this.#countUsage());
     const { target } = miss;
     if (target.kind === 'frame') {
       const { handle, offset, length } = target;
@@ -195,6 +228,11 @@ export class MountHost implements VfsHost {
     return new BlockSlots(this.#slots).pinned();
   }
 
+  /** What was fetched from a remote store so far; null when the archives are read in place. */
+  get fetches(): FetchCounters | null {
+    return this.#fetcher?.counters ?? null;
+  }
+
   /** Snapshots that were opened so far. */
   get snapshotsOpen(): number {
     return this.#opened.size;
@@ -218,6 +256,31 @@ export class MountHost implements VfsHost {
     await this.#refreshing?.catch(() => {});
     for (const port of this.#ports) port.close();
     this.#archives.close();
+    this.#fetcher?.close();
+  }
+
+  /** What `.rozen/status` says of fetching, for all threads. */
+  #count(): void {
+    if (this.#fetcher === null) return;
+    const { counters, cache } = this.#fetcher;
+    const board = this.#board;
+    board.put(COUNT.fetchedFrames, counters.misses);
+    board.put(COUNT.storeRequests, counters.requests);
+    board.put(COUNT.requestsAhead, counters.ahead);
+    board.put(COUNT.fetchedBytes, counters.bytes);
+    board.put(COUNT.failedRequests, counters.failed);
+    board.put(COUNT.cacheHits, counters.hits);
+    const now = Date.now();
+    if (cache === null || now - this.#counted < STATUS_MS) return;
+    this.#counted = now;
+    board.put(COUNT.cacheBytes, cache.totals().bytes);
+  }
+
+  #heard(message: FromReader): void {
+    if (message.kind === 'problem') this.report(message.message);
+    else if (message.kind === 'in order') this.#archives.visited(message.handle, message.block);
+    else if (message.kind === 'used') this.#fetcher?.used(message.keys.map((key) => Buffer.from(key)));
+    else void this.#fetcher?.cache?.remove(Buffer.from(message.key));
   }
 
   #openTable(): SlotTable {
@@ -262,13 +325,19 @@ export class MountHost implements VfsHost {
     return buildCatalogue({
       since,
       owner,
-      usage: this.#list.usage,
+      usage: null,
       root,
       snapshots: this.#list.snapshots,
       slotOf: (id) => this.#table.slotOf(id),
       setNumber: (name) => this.#table.setNumber(name),
       generationOf,
     });
+  }
+
+  async #countUsage(): Promise<void> {
+    const usage = await this.#list.usage();
+    this.#catalogue = { ...this.#catalogue, usage };
+    this.#post({ kind: 'catalogue', catalogue: this.#catalogue });
   }
 
   async #openSnapshot(slot: number): Promise<void> {
@@ -316,8 +385,15 @@ export class MountHost implements VfsHost {
       fingerprint: repository.fingerprint,
       readers: this.#ports.size,
       archives: new Set([...this.#posted.values()].map((message) => message.access.handle)).size,
+      ...this.#cacheFacts(),
       log: this.#log.lines.map((line) => ({ ...line })),
     };
+  }
+
+  #cacheFacts(): Pick<StatusFacts, 'cache'> {
+    if (this.#fetcher === null) return {};
+    const { cache } = this.#fetcher;
+    return { cache: cache === null ? null : { folder: cache.folder, budget: cache.budget } };
   }
 
   /** Runs `work`; a failure is told, becomes EIO, and is given again for a while without trying. */

@@ -23,11 +23,19 @@ export type HostMessage =
   | { kind: 'archive'; scope: string; row: number; access: ArchiveAccess }
   | { kind: 'status'; facts: StatusFacts };
 
-/** What a reader posts to the main thread. */
-export interface ReaderProblem {
-  kind: 'problem';
-  message: string;
-}
+/**
+ * What a reader posts to the main thread.
+ *
+ * problem   damage or the like, for the status
+ * in order  it reads this archive in order and is at this block: fetch ahead
+ * used      keys of cached values that it read
+ * damaged   the key of a cached value that does not hold its checksum
+ */
+export type FromReader =
+  | { kind: 'problem'; message: string }
+  | { kind: 'in order'; handle: number; block: number }
+  | { kind: 'used'; keys: Uint8Array[] }
+  | { kind: 'damaged'; key: Uint8Array };
 
 /** What `createVfs` receives in a reader. */
 export interface VfsInit {
@@ -40,6 +48,15 @@ export interface VfsInit {
   status: StatusFacts;
   snapshots: OpenSnapshot[];
   archives: { scope: string; row: number; access: ArchiveAccess }[];
+  /** Folder of the block cache, which readers look into themselves; null when the archives are read in place, or nothing is cached. */
+  cache: string | null;
+}
+
+/** What statfs tells must be counted first. */
+export class UsageMiss extends Miss {
+  constructor() {
+    super({ kind: 'archive', scope: '', row: 0 });
+  }
 }
 
 /** Snapshots whose tree archives must be opened first. */

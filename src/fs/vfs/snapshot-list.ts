@@ -17,7 +17,7 @@ import {
 } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
-import type { ObjectStore } from '../../store/object-store.ts';
+import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import type { SnapshotFacts } from './catalogue.ts';
 
 export interface SnapshotListOptions {
@@ -27,6 +27,11 @@ export interface SnapshotListOptions {
   pages: PageCache;
   /** Told of records and trees that are damaged; the others are listed all the same. */
   report: (message: string) => void;
+}
+
+export interface Usage {
+  bytes: number;
+  files: number;
 }
 
 /** A snapshot that can be opened, and the tree archive to do it with. */
@@ -39,6 +44,9 @@ interface Listed {
   treeRow: number;
 }
 
+/** So long a mount of what is cached waits for the store to say what is new. */
+const PATIENCE_MS = 5_000;
+
 /** What leaves the other snapshots readable. */
 const DAMAGE: ReadonlySet<string> = new Set(['corrupt', 'not-found', 'unsupported']);
 
@@ -48,7 +56,7 @@ export class SnapshotList {
   readonly #readers = new Map<string, Promise<SnapshotReader>>();
   /** Ids of the heads that were taken in. */
   readonly #heads = new Map<string, string>();
-  #usage = { bytes: 0, files: 0 };
+  #usage: Usage | null = null;
 
   constructor(options: SnapshotListOptions) {
     this.#options = options;
@@ -59,8 +67,9 @@ export class SnapshotList {
     return [...this.#listed.values()].map((listed) => listed.facts);
   }
 
-  /** Bytes of the archives and number of inodes of the newest snapshot of each lineage. */
-  get usage(): { bytes: number; files: number } {
+  /** Bytes of the archives and number of inodes of the newest snapshot of each lineage. Reads all their `archives` trees. */
+  async usage(): Promise<Usage> {
+    this.#usage ??= await this.#measure();
     return this.#usage;
   }
 
@@ -69,12 +78,38 @@ export class SnapshotList {
    * cost a listing when nothing is new. Throws when the repository cannot be trusted.
    */
   async refresh(): Promise<boolean> {
-    const { repository, report } = this.#options;
-    const heads = await repository.heads((error) => report(error.message));
+    const heads = await this.#findHeads();
     const fresh = heads.filter((head) => this.#heads.get(head.tag) !== hex(head.id));
     await Promise.all(fresh.map((head) => this.#takeHead(head)));
-    if (fresh.length > 0) await this.#measure();
+    if (fresh.length > 0) this.#usage = null;
     return fresh.length > 0;
+  }
+
+  /** At the start, a store that cannot be reached shows what this machine has seen: most of it may be in the cache. */
+  async #findHeads(): Promise<SnapshotRecord[]> {
+    const { repository, report, store } = this.#options;
+    const asked = repository.heads((error) => report(error.message));
+    if (this.#heads.size > 0 || !isRemote(store)) return asked;
+    let why = `${store.location}: no answer within ${PATIENCE_MS / 1000} s`;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<null>((resolve) => {
+      timer = setTimeout(resolve, PATIENCE_MS, null);
+    });
+    try {
+      const heads = await Promise.race([asked, late]);
+      if (heads !== null) return heads;
+    } catch (error) {
+      if (!(error instanceof RozenError) || error.code !== 'io') throw error;
+      why = error.message;
+    } finally {
+      clearTimeout(timer);
+    }
+    const heads = await repository.rememberedHeads().catch(() => []);
+    if (heads.length === 0) return asked;
+    // The store tries on for a while; the next look at it tells what is new.
+    asked.catch(() => {});
+    report(`${why}: shown is what this machine has seen before`);
+    return heads;
   }
 
   /** The open snapshot; opened at most once. */
@@ -194,7 +229,7 @@ export class SnapshotList {
       .sort((a, b) => b.sequence - a.sequence);
   }
 
-  async #measure(): Promise<void> {
+  async #measure(): Promise<Usage> {
     let bytes = 0;
     let files = 0;
     for (const id of this.#heads.values()) {
@@ -209,7 +244,7 @@ export class SnapshotList {
         return sum;
       });
     }
-    this.#usage = { bytes, files };
+    return { bytes, files };
   }
 }
 

@@ -22,7 +22,7 @@ import {
 import { Board, COUNT } from './board.ts';
 import type { Catalogue, CatalogueSnapshot } from './catalogue.ts';
 import { DeletedView } from './deleted.ts';
-import { type HostMessage, type OpenSnapshot, SnapshotMiss } from './messages.ts';
+import { type HostMessage, type OpenSnapshot, SnapshotMiss, UsageMiss } from './messages.ts';
 import { DELETED_BIT, isFolder, VIEW_BIT, VIRTUAL_SLOT } from './nodes.ts';
 import { SnapshotTree } from './snapshot-tree.ts';
 import { renderStatus, type StatusFacts } from './status.ts';
@@ -43,6 +43,8 @@ export interface SnapshotVfsOptions {
   receive: (vfs: SnapshotVfs) => void;
   /** Work of a fraction of a millisecond begins: see ReaderThread.busy. */
   busy: () => void;
+  /** Content of an archive that must be fetched is read in order, and the reader is at this block. */
+  inOrder: (handle: number, block: number) => void;
   /** Tells of damage that a request met. */
   report: (message: string) => void;
 }
@@ -82,6 +84,7 @@ export class SnapshotVfs implements Vfs {
         this.#board.count(COUNT.sealedBytes, sealed);
       },
       busy: options.busy,
+      inOrder: (access, block) => options.inOrder(access.handle, block),
     });
     this.#pages = new TreePages(options.pageBytes, options.busy);
     this.#virtual = new VirtualFolders(options.catalogue, this.#board, () => this.#statusText());
@@ -208,7 +211,9 @@ export class SnapshotVfs implements Vfs {
   }
 
   statfs(): FileSystemStatistics {
-    const { bytes, files } = this.#virtual.catalogue.usage;
+    const { usage } = this.#virtual.catalogue;
+    if (usage === null) throw this.#refusal(new UsageMiss());
+    const { bytes, files } = usage;
     return { blocks: Math.ceil(bytes / BLOCK), blockSize: BLOCK, files };
   }
 
@@ -333,19 +338,15 @@ export class SnapshotVfs implements Vfs {
   #statusText(): string {
     const { sets, since } = this.#virtual.catalogue;
     const { slots, slotSize } = this.#options.slots;
-    const total = (counter: keyof typeof COUNT) => this.#board.total(COUNT[counter]);
     return renderStatus(this.#status, {
       since: since.sec * 1000 + since.ns / 1e6,
       sets: sets.length,
       snapshots: sets.reduce((sum, set) => sum + set.snapshots.length, 0),
       slots: { slots, slotSize },
       blocks: this.#slots.counters(),
-      requests: total('requests'),
-      bytesRead: total('bytesRead'),
-      pagesDecoded: total('pagesDecoded'),
-      framesRead: total('framesRead'),
-      sealedBytes: total('sealedBytes'),
-      misses: total('misses'),
+      ...(Object.fromEntries(
+        Object.entries(COUNT).map(([name, counter]) => [name, this.#board.total(counter)]),
+      ) as Record<keyof typeof COUNT, number>),
     });
   }
 

@@ -16,6 +16,8 @@ export interface StatusFacts {
   fingerprint: string;
   readers: number;
   archives: number;
+  /** Of a remote store: the folder of the block cache and what it may hold, bytes; null without a cache. Undefined: read in place. */
+  cache?: { folder: string; budget: number } | null;
   log: LogLine[];
 }
 
@@ -31,6 +33,13 @@ export interface StatusNumbers {
   framesRead: number;
   sealedBytes: number;
   misses: number;
+  cacheHits: number;
+  fetchedFrames: number;
+  storeRequests: number;
+  requestsAhead: number;
+  fetchedBytes: number;
+  failedRequests: number;
+  cacheBytes: number;
 }
 
 const LOG_LINES = 40;
@@ -57,6 +66,7 @@ export function renderStatus(facts: StatusFacts, numbers: StatusNumbers): string
     ['pages decoded', `${numbers.pagesDecoded}`],
     ['blocks fetched', `${numbers.framesRead} (${numbers.sealedBytes} bytes)`],
     ['misses', `${numbers.misses}`],
+    ...remoteRows(facts, numbers),
     ['errors', facts.log.length === 0 ? 'none' : `${facts.log.reduce((sum, line) => sum + line.count, 0)}`],
   ];
   const lines = rows.map(([name, value]) => `${name.padEnd(18)} ${value}`);
@@ -65,6 +75,19 @@ export function renderStatus(facts: StatusFacts, numbers: StatusNumbers): string
     lines.push(`  ${new Date(line.last).toISOString()} ${line.message}${times}`);
   }
   return `${lines.join('\n')}\n`;
+}
+
+function remoteRows({ cache }: StatusFacts, numbers: StatusNumbers): [string, string][] {
+  if (cache === undefined) return [];
+  const { cacheHits: hits, fetchedFrames: fetched } = numbers;
+  const rate = hits + fetched === 0 ? '-' : `${((100 * hits) / (hits + fetched)).toFixed(1)} %`;
+  const size = cache === null ? 'none' : `${numbers.cacheBytes} of ${cache.budget} bytes in ${cache.folder}`;
+  return [
+    ['cache', size],
+    ['cache hit rate', rate],
+    ['store requests', `${numbers.storeRequests} (${numbers.requestsAhead} ahead), ${numbers.fetchedBytes} bytes`],
+    ['requests failed', `${numbers.failedRequests}`],
+  ];
 }
 
 /** Errors of the mount. The same message within a minute is counted only. */

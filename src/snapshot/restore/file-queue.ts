@@ -1,5 +1,6 @@
 /** Regular files on their way to the workers: gathered, brought into the order of the archives' streams, cut into batches. */
 import type { ArchiveSet } from '../../cache/archives.ts';
+import { blocksOf } from '../../cache/blocks.ts';
 import type { Extent } from '../view/content.ts';
 import type { TargetFolder, TargetFolders } from './folders.ts';
 import { type Batch, type BatchResult, encodeBatch, type FileItem, type Piece } from './messages.ts';
@@ -128,6 +129,7 @@ export class FileQueue {
 
   #send(batch: QueuedFile[]): void {
     const { folders, pool, failed, ended } = this.#options;
+    this.#fetchAhead(batch);
     let files = batch;
     const pinned: TargetFolder[] = [];
     pool.submit({
@@ -157,6 +159,29 @@ export class FileQueue {
         ended(result);
       },
     });
+  }
+
+  /** Of a remote store: the blocks of a batch are on their way before a worker asks. A large file is read ahead as it goes. */
+  #fetchAhead(batch: QueuedFile[]): void {
+    const { fetcher } = this.#options.archives;
+    if (fetcher === null) return;
+    const ranges = new Map<number, { from: number; to: number }[]>();
+    for (const { size, extents } of batch) {
+      if (size > BATCH_BYTES) continue;
+      for (const { row, streamOffset, length } of extents) {
+        const archive = row === 0 ? undefined : this.#options.archives.get(row);
+        if (archive === undefined || length === 0) continue;
+        const { blockOffsets, blockLengths } = archive;
+        for (const block of blocksOf(streamOffset, length)) {
+          const from = blockOffsets?.[block];
+          if (from === undefined) break;
+          const list = ranges.get(row) ?? [];
+          ranges.set(row, list);
+          if (list.at(-1)?.from !== from) list.push({ from, to: from + blockLengths![block]! });
+        }
+      }
+    }
+    for (const [row, list] of ranges) fetcher.plan(this.#options.archives.get(row)!, list);
   }
 
   #encode(files: QueuedFile[], pinned: TargetFolder[], places: Map<TargetFolder, number | Error>): Batch {

@@ -10,10 +10,10 @@ import type { ArchiveFacts, KeyOpener } from '../../cache/archives.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import { archiveName, indexName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
-import type { ObjectStore } from '../../store/object-store.ts';
+import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import { expectedFrames, type Layout, skimArchive, tellDamage } from './archive-frames.ts';
 import type { Findings } from './findings.ts';
-import { type ObjectFile, openObject } from './object-file.ts';
+import { type ObjectFile, openObject, PARALLEL_GETS } from './object-file.ts';
 import type { Finding } from './types.ts';
 
 export interface ArchiveCheck {
@@ -98,7 +98,11 @@ export async function checkDataArchive(
       sound &&
       (await skimArchive(
         file,
-        { ...own.archive!, tail: index!.bytes.subarray(own.archive!.header.frame.length) },
+        {
+          ...own.archive!,
+          tail: index!.bytes.subarray(own.archive!.header.frame.length),
+          parallel: isRemote(check.store) ? PARALLEL_GETS : 1,
+        },
         (bytes, read) => findings.advance(bytes, read),
       ));
     if (skimmed) checkTrailer(check, object, own.archive!.trailer, facts.headerHash);

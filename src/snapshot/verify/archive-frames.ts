@@ -104,21 +104,32 @@ function shiftOf(frame: ExpectedFrame, shift: number): number {
 
 /**
  * Recomputes the Merkle root of a data archive from its block hashes, looking at each outer header on the way: 120 bytes
- * for each block. False when anything is not as the table says; a full scan then tells what.
+ * for each block, `parallel` of them asked for at once. False when anything is not as the table says; a full scan then
+ * tells what.
  */
 export async function skimArchive(
   source: RangeSource,
-  layout: { header: ArchiveHeader; blocks: BlockTable; trailer: Trailer; tail: Buffer },
+  layout: { header: ArchiveHeader; blocks: BlockTable; trailer: Trailer; tail: Buffer; parallel: number },
   advance: (bytes: number, read: number) => void,
 ): Promise<boolean> {
-  const { header, blocks, trailer, tail } = layout;
+  const { header, blocks, trailer, tail, parallel } = layout;
   const merkle = new MerkleTree();
   merkle.add(blockHash(header.frame));
   const tailStart = (trailer.cidx ?? trailer.root ?? trailer.bidx).offset;
   const headSize = OUTER_HEADER_SIZE + HASH_SIZE;
   let at = header.frame.length;
   let head = blocks.count === 0 ? null : await source.read(at, headSize);
+  // The end of a block with the beginning of what follows.
+  const seam = (i: number) => source.read(blocks.offset(i) + blocks.length(i) - HASH_SIZE, HASH_SIZE + headSize);
+  const asked: Promise<Buffer>[] = [];
+  let next = 0;
   for (let i = 0; i < blocks.count; i++) {
+    for (; next < Math.min(blocks.count, i + parallel); next++) {
+      const asking = seam(next);
+      // Met when its turn comes, or never.
+      asking.catch(() => {});
+      asked.push(asking);
+    }
     const outer = readOuterHeader(head!);
     const fits =
       typeof outer !== 'string' &&
@@ -129,7 +140,7 @@ export async function skimArchive(
       blocks.length(i) === outer.frameLength;
     if (!fits) return false;
     at += blocks.length(i);
-    const bytes = await source.read(at - HASH_SIZE, HASH_SIZE + headSize);
+    const bytes = await asked.shift()!;
     merkle.add(bytes.subarray(0, HASH_SIZE));
     head = bytes.subarray(HASH_SIZE);
     advance(blocks.length(i), HASH_SIZE + headSize);

@@ -5,7 +5,7 @@ import { corrupt, RozenError } from '../../errors.ts';
 import { startThread, stopThread } from '../../posix/thread.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
 import { type BlockRun, checkRun, type RunResult } from './blocks.ts';
-import { readRange, translate } from './object-file.ts';
+import { getParallel, readRange, translate } from './object-file.ts';
 
 /** `path`: the object as a local file; else `bytes` from the offset of the first block of the run. */
 export interface RunJob {
@@ -82,11 +82,12 @@ export class BlockPool {
     const from = run.offsets[0]!;
     const end = run.offsets[last]! + run.lengths[last]!;
     try {
-      return await this.#store.getRange(run.object, from, end - from);
+      return await getParallel(this.#store, run.object, { offset: from, length: end - from });
     } catch (error) {
       if (!(error instanceof RozenError) || error.code !== 'corrupt') throw error;
       const size = (await this.#store.stat(run.object))?.size ?? 0;
-      return size > from ? this.#store.getRange(run.object, from, size - from) : new Uint8Array(0);
+      const rest = { offset: from, length: size - from };
+      return size > from ? getParallel(this.#store, run.object, rest) : new Uint8Array(0);
     }
   }
 

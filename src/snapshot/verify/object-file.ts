@@ -18,14 +18,59 @@ export async function openObject(store: ObjectStore, name: string): Promise<Obje
   return path === null ? remoteFile(store, name, info.size) : localFile(name, path);
 }
 
+/** Requests to a remote store at once. */
+export const PARALLEL_GETS = 16;
+/** A long range comes in GETs of this size. */
+const GET_SIZE = 8 * 1024 * 1024;
+/** Whoever goes through a remote object in order finds so much of it on its way. */
+const AHEAD_SIZE = 2 * 1024 * 1024;
+const AHEAD = 4;
+/** Smaller reads are looks at single places. */
+const LOOK = 4096;
+
+/** Bytes of a remote object by several GETs at once. */
+export async function getParallel(
+  store: ObjectStore,
+  name: string,
+  { offset, length }: { offset: number; length: number },
+): Promise<Buffer> {
+  const pieces: Promise<Buffer>[] = [];
+  for (let at = 0; at < length; at += GET_SIZE) {
+    pieces.push(store.getRange(name, offset + at, Math.min(GET_SIZE, length - at)));
+  }
+  const got = await Promise.all(pieces);
+  return got.length === 1 ? got[0]! : Buffer.concat(got);
+}
+
 function remoteFile(store: ObjectStore, name: string, size: number): ObjectFile {
-  return {
-    name,
-    size,
-    read: (offset, length) => store.getRange(name, offset, length),
-    suffix: (length) => store.getSuffix(name, length),
-    close: () => {},
+  /** By number: pieces of AHEAD_SIZE that were asked for. */
+  const pieces = new Map<number, Promise<Buffer>>();
+  const piece = (number: number): Promise<Buffer> => {
+    let bytes = pieces.get(number);
+    if (bytes === undefined) {
+      const offset = number * AHEAD_SIZE;
+      bytes = store.getRange(name, offset, Math.min(AHEAD_SIZE, size - offset));
+      // Whoever comes to it meets the error.
+      bytes.catch(() => {});
+      pieces.set(number, bytes);
+    }
+    return bytes;
   };
+  const read = async (offset: number, length: number): Promise<Buffer> => {
+    const inside = offset >= 0 && length >= 0 && offset + length <= size;
+    if (length <= LOOK || !inside) return store.getRange(name, offset, length);
+    const first = Math.floor(offset / AHEAD_SIZE);
+    const last = Math.floor((offset + length - 1) / AHEAD_SIZE);
+    for (const number of pieces.keys()) if (number < first) pieces.delete(number);
+    for (let ahead = first; ahead <= last + AHEAD && ahead * AHEAD_SIZE < size; ahead++) void piece(ahead);
+    const parts: Buffer[] = [];
+    for (let number = first; number <= last; number++) {
+      const begin = number * AHEAD_SIZE;
+      parts.push((await piece(number)).subarray(Math.max(0, offset - begin), offset + length - begin));
+    }
+    return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+  };
+  return { name, size, read, suffix: (length) => store.getSuffix(name, length), close: () => pieces.clear() };
 }
 
 function localFile(name: string, path: string): ObjectFile {

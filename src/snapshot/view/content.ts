@@ -97,8 +97,11 @@ export class ContentReader {
     const offset = access.blockOffsets?.[number];
     const length = access.blockLengths?.[number];
     if (offset === undefined || length === undefined) throw corrupt(`${access.object}: it has no block ${number}`);
-    const frame = await retrying(this.#reader, () => readFrame(access, offset, length));
-    const bytes = openFrame(sealContext(access), frame, { type: 'DATA', sequence: number + 1 });
+    const expected = { type: 'DATA', sequence: number + 1 } as const;
+    // In one go: a frame is valid until the next one is read, by whomever.
+    const bytes = await retrying(this.#reader, () =>
+      openFrame(sealContext(access), readFrame(access, offset, length), expected),
+    );
     this.#block = { access, number, bytes };
     return bytes;
   }

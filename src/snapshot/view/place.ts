@@ -2,10 +2,13 @@ import { ROOT_INODE } from '../../archive/format.ts';
 import { Cursor } from '../../archive/tree/read.ts';
 import { DELETED, NAME, TREES } from '../../archive/tree/schema.ts';
 import { OpenArchives } from '../../cache/archives.ts';
+import type { BlockCache } from '../../cache/block-cache.ts';
+import { Fetcher } from '../../cache/fetcher.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { openSnapshot, retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
 import type { Repository } from '../../repository/repository.ts';
+import { isRemote } from '../../store/object-store.ts';
 import { joinPath, type SnapshotPlace } from '../diff/difference.ts';
 import { type Attributes, InodeLookup } from './attributes.ts';
 import type { SnapshotInfo } from './listing.ts';
@@ -19,15 +22,28 @@ export interface OpenPlace extends SnapshotPlace {
 /** Pages of all snapshots that a command has open. */
 const PAGE_BYTES = 96 * 1024 * 1024;
 
+interface OpenerOptions {
+  cache?: BlockCache | null;
+  keepContent?: boolean;
+}
+
 /** Opens snapshots of one repository that share what they have in common: open archives, unwrapped keys, decoded pages. */
 export class SnapshotOpener {
   readonly #repository: Repository;
+  /** Null when the archives are read in place. */
+  readonly fetcher: Fetcher | null;
   readonly #archives: OpenArchives;
   readonly #pages = new PageCache(PAGE_BYTES);
 
-  constructor(repository: Repository) {
+  /**
+   * `cache`: of a remote store, what was fetched before; closed by whoever opened it. A command goes through content once:
+   * kept in the cache (`keepContent`), it would drive out what is browsed.
+   */
+  constructor(repository: Repository, { cache = null, keepContent = false }: OpenerOptions = {}) {
+    const { store } = repository;
     this.#repository = repository;
-    this.#archives = new OpenArchives({ store: repository.store, keys: repository });
+    this.fetcher = isRemote(store) ? new Fetcher({ store, cache, keepContent, deadlineMs: null }) : null;
+    this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.fetcher });
   }
 
   open(snapshot: Pick<SnapshotInfo, 'record'>): Promise<SnapshotReader> {
@@ -44,6 +60,7 @@ export class SnapshotOpener {
   /** Wipes the archive keys. */
   close(): void {
     this.#archives.close();
+    this.fetcher?.close();
   }
 }
 

@@ -116,7 +116,9 @@ describe('the status', () => {
     ]);
     const facts = { location: '/r', fingerprint: 'f', readers: 2, archives: 1, log: log.lines };
     const blocks = { decodes: 10, ahead: 4, hits: 6, waits: 0, evictions: 0, failures: 0, bypasses: 0 };
-    const counts = { requests: 1, bytesRead: 2, pagesDecoded: 3, framesRead: 4, sealedBytes: 5, misses: 6 };
+    const read = { requests: 1, bytesRead: 2, pagesDecoded: 3, framesRead: 4, sealedBytes: 5, misses: 6 };
+    const fetched = { fetchedFrames: 1, storeRequests: 7, requestsAhead: 2, fetchedBytes: 900, failedRequests: 1 };
+    const counts = { ...read, ...fetched, cacheHits: 3, cacheBytes: 4096 };
     const slots = { slots: 8, slotSize: 262144 };
     const text = renderStatus(facts, { since: 0, sets: 1, snapshots: 2, slots, blocks, ...counts });
     expect(text).toContain('block hit rate     50.0 %');
@@ -124,6 +126,13 @@ describe('the status', () => {
     expect(text).toMatch(/^snapshots +2 in 1 set$/m);
     expect(text).toContain('errors             4\n');
     expect(text).toContain('block 7 is damaged (3 times since 2027-01-15T08:00:00.000Z)');
+    expect(text).not.toMatch(/^cache/m);
+    const remote = { ...facts, cache: { folder: '/c', budget: 8192 } };
+    const more = renderStatus(remote, { since: 0, sets: 1, snapshots: 2, slots, blocks, ...counts });
+    expect(more).toMatch(/^cache +4096 of 8192 bytes in \/c$/m);
+    expect(more).toMatch(/^cache hit rate +75.0 %$/m);
+    expect(more).toMatch(/^store requests +7 \(2 ahead\), 900 bytes$/m);
+    expect(more).toMatch(/^requests failed +1$/m);
   });
 
   it('keeps the last texts for whichever thread reads them', () => {
