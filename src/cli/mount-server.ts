@@ -15,7 +15,7 @@ import type { MountRequest } from './mount-request.ts';
 
 /** Opens the repository and serves it; resolves when the folder is there. Both the foreground command and the background process run this. */
 export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<MountServer> {
-  const store = openStore(request.location, request.s3);
+  const store = await openStore(request.location, request.s3);
   const { key } = request;
   const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
   const cache = await openCache(store, {

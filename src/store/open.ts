@@ -1,23 +1,21 @@
 import { resolve } from 'node:path';
 import { RozenError } from '../errors.ts';
 import { LocalStore } from './local.ts';
+import { isS3Location } from './location.ts';
 import type { ObjectStore } from './object-store.ts';
-import { RetryStore } from './retry.ts';
-import { S3Store } from './s3.ts';
-import { isS3Location, parseS3Place, type S3Options } from './s3-place.ts';
-
-/** A restart of a server, or a short hole in the network, is waited for: about half a minute. */
-const S3_ATTEMPTS = 9;
+import type { S3Options } from './s3-place.ts';
 
 /**
  * A store for a path or URL as given by the user; `s3` says what the URL of a bucket does not. Touches nothing: a place
- * that does not exist is noticed by the first read.
+ * that does not exist is noticed by the first read. What a bucket needs is loaded for buckets alone: it would cost each mount of
+ * a folder some 10 ms.
  */
-export function openStore(location: string, s3: S3Options = {}): ObjectStore {
+export async function openStore(location: string, s3: S3Options = {}): Promise<ObjectStore> {
   if (location === '')
     throw new RozenError('usage', 'the repository location is empty', { hint: 'give -r REPO or set ROZEN_REPOSITORY' });
   if (isS3Location(location)) {
-    return new RetryStore(new S3Store(parseS3Place(location, s3)), { attempts: S3_ATTEMPTS });
+    const { openS3Store } = await import('./open-s3.ts');
+    return openS3Store(location, s3);
   }
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(location)?.[1]?.toLowerCase();
   if (scheme === 'file') return new LocalStore(fileUrlPath(location));

@@ -24,14 +24,9 @@ export interface S3Place {
   profile: string | undefined;
 }
 
-const S3_URL = /^s3:(\/\/|https?:\/\/)/i;
 const PREFIX_PART = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
 /** Names that S3 allows, and the underscores and capitals of other servers. */
 const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._-]{1,62}$/;
-
-export function isS3Location(location: string): boolean {
-  return S3_URL.test(location);
-}
 
 /** Throws 'usage' for what is no place in a bucket. */
 export function parseS3Place(location: string, options: S3Options = {}, env: NodeJS.ProcessEnv = process.env): S3Place {

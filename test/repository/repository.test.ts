@@ -356,7 +356,7 @@ test('reading works where state cannot be written; a writer must be able to', as
   const script = `
     const { openRepository } = await import('${dist}/repository/repository.js');
     const { openStore } = await import('${dist}/store/open.js');
-    const store = openStore('${here.store.location}');
+    const store = await openStore('${here.store.location}');
     const reader = await openRepository({ store, need: 'read', credentials: { identityFile: '${identityFile}' } });
     console.log((await reader.heads()).length);
     await openRepository({ store, need: 'write', credentials: { identityFile: '${identityFile}' } }).catch((error) => console.log(error.code));`;

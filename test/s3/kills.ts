@@ -39,7 +39,7 @@ export function killJob(access: S3Access, { kills, mib }: { kills: number; mib: 
 
   /** Bytes that the store has acknowledged, parts of uploads among them. */
   async function acknowledged(): Promise<number> {
-    const store = openStore(sandbox.env.ROZEN_REPOSITORY!);
+    const store = await openStore(sandbox.env.ROZEN_REPOSITORY!);
     let bytes = 0;
     for await (const { size } of store.list('data/')) bytes += size;
     for await (const upload of store.unfinished()) bytes += upload.bytes;
@@ -85,7 +85,7 @@ export function killJob(access: S3Access, { kills, mib }: { kills: number; mib: 
   }, 1_800_000);
 
   test('it is whole', async () => {
-    const store = openStore(sandbox.env.ROZEN_REPOSITORY!);
+    const store = await openStore(sandbox.env.ROZEN_REPOSITORY!);
     for await (const upload of store.unfinished()) throw new RozenError('internal', `${upload.name} was left`);
     expect(sandbox.json(['snapshots'])).toHaveLength(1);
     sandbox.ok(['verify', '--read-data']);

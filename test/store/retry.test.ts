@@ -130,8 +130,8 @@ test('counts calls and bytes', async () => {
 });
 
 test('opens stores by location', async () => {
-  expect(openStore('relative').location).toBe(join(process.cwd(), 'relative'));
-  expect(openStore('file:///with%20space').location).toBe('/with space');
+  expect((await openStore('relative')).location).toBe(join(process.cwd(), 'relative'));
+  expect((await openStore('file:///with%20space')).location).toBe('/with space');
   for (const [location, code] of [
     ['', 'usage'],
     ['s3://', 'usage'],
@@ -140,7 +140,7 @@ test('opens stores by location', async () => {
     ['ftp://host/path', 'usage'],
     ['file://host/path', 'usage'],
   ] as const) {
-    const error = await expectCode(async () => openStore(location), code);
+    const error = await expectCode(() => openStore(location), code);
     expect(error.hint).toBeTruthy();
   }
 });

@@ -30,7 +30,7 @@ export async function run(context: Context, args: string[], options: Options): P
   const lockDays = options.objectLock === undefined ? undefined : parseDays(options.objectLock, '--object-lock');
   const place = named === undefined ? await context.repository() : await placeOf(context, named);
   const { endpoint = place.endpoint, region = place.region } = options;
-  const store = openStore(place.location, { ...place, endpoint, region });
+  const store = await openStore(place.location, { ...place, endpoint, region });
   if (await hasGenesis(store)) throw alreadyThere(store.location);
   await refuseForeign(store);
   const passphrase = wantsPassphrase ? await chooseNewPassphrase({ useEnvironment: true, passwordFile })() : undefined;
