@@ -1,4 +1,5 @@
 /** The one file that knows the AWS SDK: requests of a store as plain functions over keys of one bucket. Loaded when it is needed (140 ms). */
+import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import {
   AbortMultipartUploadCommand,
@@ -90,6 +91,8 @@ export interface S3Api {
     number: number;
     body: Uint8Array;
     sha256: string;
+    /** In base64; AWS wants it of each part of what will be locked. */
+    md5?: string | undefined;
     signal?: AbortSignal | undefined;
   }): Promise<string>;
   /** In order of their numbers. */
@@ -141,7 +144,9 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
       };
     },
     async put(Key, Body, options) {
-      const input = { Bucket, Key, Body, IfNoneMatch: '*', ...classOf(options) };
+      // AWS refuses what comes into a bucket with locks without it.
+      const ContentMD5 = createHash('md5').update(Body).digest('base64');
+      const input = { Bucket, Key, Body, ContentMD5, IfNoneMatch: '*', ...classOf(options) };
       await client.send(new PutObjectCommand(input), limit(Body.length));
     },
     async delete(Key) {
@@ -162,8 +167,16 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
       const { UploadId } = await client.send(new CreateMultipartUploadCommand(input), limit());
       return UploadId ?? '';
     },
-    async putPart({ key: Key, upload: UploadId, number: PartNumber, body: Body, sha256, signal }) {
-      const command = new UploadPartCommand({ Bucket, Key, UploadId, PartNumber, Body, ContentLength: Body.length });
+    async putPart({ key: Key, upload: UploadId, number: PartNumber, body: Body, sha256, md5, signal }) {
+      const command = new UploadPartCommand({
+        Bucket,
+        Key,
+        UploadId,
+        PartNumber,
+        Body,
+        ContentLength: Body.length,
+        ...(md5 === undefined ? {} : { ContentMD5: md5 }),
+      });
       // The signer takes over what it finds; by itself it would hash 16 MiB and more in the way of everything else.
       command.middlewareStack.add(
         (next) => (args) => {

@@ -35,6 +35,8 @@ export interface UploadTask {
   size: number;
   options: S3PutOptions;
   signal: AbortSignal | undefined;
+  /** The object will be locked. */
+  lock: boolean;
   /** What the SDK threw, as a RozenError of this store. */
   translate(error: unknown): RozenError;
   /** A create in one request. */
@@ -194,9 +196,10 @@ async function sendMissing(task: UploadTask & Begun & { file: FileHandle }): Pro
       const offset = (number - 1) * length;
       const body = await readPart(file, offset, Math.min(length, size - offset));
       const sha256 = Buffer.from(await webcrypto.subtle.digest('SHA-256', body)).toString('hex');
+      const md5 = task.lock ? createHash('md5').update(body).digest('base64') : undefined;
       const at = number;
       try {
-        const etag = await patiently(task, () => api.putPart({ key, upload, number: at, body, sha256, signal }));
+        const etag = await patiently(task, () => api.putPart({ key, upload, number: at, body, sha256, md5, signal }));
         parts.set(at, { number: at, size: body.length, etag, modified: Date.now() });
       } catch (error) {
         failed = true;

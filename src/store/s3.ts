@@ -179,6 +179,7 @@ export class S3Store implements ObjectStore {
         size,
         options: this.#optionsOf(name),
         signal,
+        lock: this.#keeping.lockDays !== undefined,
         translate: (error) => this.#translate(error, name),
         put: (bytes) => this.put(name, bytes),
         stat: () => this.stat(name),

@@ -10,7 +10,7 @@ import { expectCode } from '../contract/store.ts';
 import { noise } from '../e2e/odd-tree.ts';
 import { temporaryFolder } from '../repository/place.ts';
 import { accessEnvironment } from '../s3/bucket.ts';
-import { CREDENTIALS, type S3Server, startS3 } from '../s3/server.mjs';
+import { CREDENTIALS, type S3Request, type S3Server, startS3 } from '../s3/server.mjs';
 
 const DAY = 86_400_000;
 const scratch = temporaryFolder();
@@ -54,14 +54,20 @@ test('locks what it makes, and extends what is still needed', async () => {
   const store = open();
   store.keep({ lockDays: 10 });
   await store.prepare();
+  const seen: S3Request[] = [];
+  server.faults = [{ kind: '500', match: (request) => seen.push(request) === 0 }];
   expect(await store.cannotKeep({ lockDays: 10 })).toBeNull();
   await store.put('small', Buffer.from('x'));
   await store.putFile('large', large);
+  for (const { operation, headers } of seen) {
+    if (operation === 'PutObject' || operation === 'UploadPart') expect(headers['content-md5']).toBeTruthy();
+  }
   const untilOf = (name: string) => (Date.parse(version(name).lock!.until) - Date.now()) / DAY;
   for (const name of ['small', 'large']) {
     expect(version(name).lock!.mode).toBe('COMPLIANCE');
     expect(untilOf(name)).toBeGreaterThan(9.99);
   }
+  server.faults = [];
   // Hidden by a delete marker, as the bucket keeps versions; what is locked stays.
   await store.delete('small');
   expect(server.objects.buckets.get(bucket)!.keys.get('p/small')!.versions).toHaveLength(2);

@@ -1,0 +1,53 @@
+/** Every so many requests fail, each in another way: whatever is done ends, and is right. ROZEN_SOAK=20 for a long run. */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { endServer, startServer, useBucket } from '../s3/bucket.ts';
+import { compareFolders } from './compare.ts';
+import { noise } from './odd-tree.ts';
+import { Sandbox } from './rozen.ts';
+
+const ROUNDS = Number(process.env.ROZEN_SOAK ?? 1);
+/** A stalled connection is given up after half a minute: only for the long run. */
+const KINDS = ['500', '503', 'reset', 'lost', 'cut', ...(ROUNDS > 1 ? ['stall'] : [])].join(',');
+const SEED = Number(process.env.ROZEN_SEED ?? Math.floor(Math.random() * 2 ** 31));
+
+let sandbox: Sandbox;
+let server: Awaited<ReturnType<typeof startServer>>;
+
+beforeAll(async () => {
+  sandbox = new Sandbox();
+  server = await startServer('--fault-rate', '0.05', '--fault-kinds', KINDS, '--seed', String(SEED));
+  useBucket(sandbox, server.access, 'test/faults');
+});
+afterAll(async () => {
+  await endServer(server.child);
+  sandbox.remove();
+});
+
+test(
+  `${ROUNDS} rounds with faults (seed ${SEED})`,
+  () => {
+    const source = join(sandbox.dir, 'source');
+    const target = join(sandbox.dir, 'restored');
+    mkdirSync(source);
+    // A password is stretched at each command; the work here is that of the store.
+    sandbox.ok(['init']);
+    const identity = join(sandbox.dir, 'identity.txt');
+    sandbox.ok(['key', 'export', '--owner', identity]);
+    sandbox.env.ROZEN_IDENTITY_FILE = identity;
+    for (let round = 0; round < ROUNDS; round++) {
+      const folder = join(source, String(round));
+      mkdirSync(folder);
+      writeFileSync(join(folder, 'large'), noise(33 * 1024 * 1024, round));
+      for (let i = 0; i < 40; i++) writeFileSync(join(folder, `small ${i}`), noise(1000 * i, round * 100 + i));
+      sandbox.ok(['backup', source, '--set', 's', '--archive-size', '20M']);
+      sandbox.ok(['verify', '--read-data']);
+      sandbox.ok(['restore', 'latest', '--target', target]);
+      expect(compareFolders(source, target, { folderSizes: false })).toEqual([]);
+      rmSync(target, { recursive: true });
+    }
+    expect(sandbox.json(['snapshots'])).toHaveLength(ROUNDS);
+  },
+  120_000 + ROUNDS * 240_000,
+);
