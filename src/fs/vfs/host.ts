@@ -16,8 +16,10 @@ import { EIO } from '../../posix/errno.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
-import { Board, COUNT, createBoardMemory } from './board.ts';
+import { Board, createBoardMemory } from './board.ts';
 import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
+import { changes } from './catalogue-changes.ts';
+import { cacheFacts, FetchMeter } from './fetch-meter.ts';
 import {
   type FromReader,
   type HostMessage,
@@ -26,7 +28,7 @@ import {
   UsageMiss,
   type VfsInit,
 } from './messages.ts';
-import { BY_ID, generationOf, ROOT, SNAPSHOTS, setFolder, VERSIONS, VIRTUAL_SLOT, WORM, wormFolder } from './nodes.ts';
+import { generationOf } from './nodes.ts';
 import { SlotTable } from './slot-table.ts';
 import { SnapshotList } from './snapshot-list.ts';
 import { SnapshotVfs } from './snapshot-vfs.ts';
@@ -88,8 +90,7 @@ export class MountHost implements VfsHost {
   #poll: NodeJS.Timeout | null = null;
   #statusDue: NodeJS.Timeout | null = null;
   #refreshing: Promise<boolean> | null = null;
-  /** When the size of the cache was looked at last. */
-  #counted = 0;
+  readonly #meter: FetchMeter | null;
 
   /** Use `openVfsHost`. */
   constructor(options: VfsHostOptions) {
@@ -104,6 +105,7 @@ export class MountHost implements VfsHost {
     this.#table = this.#openTable();
     this.#slots = createSlotMemory({ bytes: options.blockBytes ?? BLOCK_BYTES, slotSize: BLOCK_SIZE });
     this.#board = new Board(this.#boardMemory, 0);
+    this.#meter = this.#fetcher === null ? null : new FetchMeter(this.#fetcher, this.#board);
     const now = Date.now();
     this.#catalogue = {
       since: { sec: Math.floor(now / 1000), ns: (now % 1000) * 1e6 },
@@ -144,7 +146,7 @@ export class MountHost implements VfsHost {
     for (const set of this.#catalogue.sets) {
       await this.#openSnapshot(set.snapshots[set.snapshots.length - 1]!.slot);
     }
-    this.#count();
+    this.#meter?.count();
     this.#postStatus();
     const every = this.#options.pollMs ?? (this.#fetcher === null ? POLL_MS : REMOTE_POLL_MS);
     if (every > 0 && choose === undefined) {
@@ -178,7 +180,7 @@ export class MountHost implements VfsHost {
     try {
       await this.#resolve(miss);
     } finally {
-      this.#count();
+      this.#meter?.count();
     }
   }
 
@@ -257,23 +259,6 @@ export class MountHost implements VfsHost {
     for (const port of this.#ports) port.close();
     this.#archives.close();
     this.#fetcher?.close();
-  }
-
-  /** What `.rozen/status` says of fetching, for all threads. */
-  #count(): void {
-    if (this.#fetcher === null) return;
-    const { counters, cache } = this.#fetcher;
-    const board = this.#board;
-    board.put(COUNT.fetchedFrames, counters.misses);
-    board.put(COUNT.storeRequests, counters.requests);
-    board.put(COUNT.requestsAhead, counters.ahead);
-    board.put(COUNT.fetchedBytes, counters.bytes);
-    board.put(COUNT.failedRequests, counters.failed);
-    board.put(COUNT.cacheHits, counters.hits);
-    const now = Date.now();
-    if (cache === null || now - this.#counted < STATUS_MS) return;
-    this.#counted = now;
-    board.put(COUNT.cacheBytes, cache.totals().bytes);
   }
 
   #heard(message: FromReader): void {
@@ -385,15 +370,9 @@ export class MountHost implements VfsHost {
       fingerprint: repository.fingerprint,
       readers: this.#ports.size,
       archives: new Set([...this.#posted.values()].map((message) => message.access.handle)).size,
-      ...this.#cacheFacts(),
+      ...cacheFacts(this.#fetcher),
       log: this.#log.lines.map((line) => ({ ...line })),
     };
-  }
-
-  #cacheFacts(): Pick<StatusFacts, 'cache'> {
-    if (this.#fetcher === null) return {};
-    const { cache } = this.#fetcher;
-    return { cache: cache === null ? null : { folder: cache.folder, budget: cache.budget } };
   }
 
   /** Runs `work`; a failure is told, becomes EIO, and is given again for a while without trying. */
@@ -425,30 +404,6 @@ export async function openVfsHost(options: VfsHostOptions): Promise<MountHost> {
     throw error;
   }
   return host;
-}
-
-/** What the kernel may have cached that is different now. */
-function changes(before: Catalogue, after: Catalogue): Invalidation[] {
-  const found: Invalidation[] = [];
-  const known = new Map(before.sets.map((set) => [set.number, set]));
-  for (const set of after.sets) {
-    const old = known.get(set.number);
-    const name = Buffer.from(set.name);
-    if (old === undefined) {
-      found.push({ slot: VIRTUAL_SLOT, ino: SNAPSHOTS, name }, { slot: VIRTUAL_SLOT, ino: VERSIONS, name });
-    } else if (old.snapshots.length !== set.snapshots.length) {
-      found.push({ slot: VIRTUAL_SLOT, ino: setFolder(set.number), name: Buffer.from('latest') });
-      found.push({ slot: VIRTUAL_SLOT, ino: VERSIONS, name });
-      for (const child of set.worm ? ['current', 'deleted'] : [])
-        found.push({ slot: VIRTUAL_SLOT, ino: wormFolder(set.number), name: Buffer.from(child) });
-    }
-    if (set.worm && old?.worm !== true) {
-      found.push({ slot: VIRTUAL_SLOT, ino: ROOT, name: Buffer.from('worm') });
-      found.push({ slot: VIRTUAL_SLOT, ino: WORM, name });
-    }
-  }
-  if (found.length > 0) found.push({ slot: VIRTUAL_SLOT, ino: BY_ID, name: null });
-  return found;
 }
 
 function messageOf(error: unknown): string {

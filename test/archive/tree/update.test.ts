@@ -147,7 +147,7 @@ describe.each(['names', 'inodes', 'extents', 'xattrs', 'deleted'] as const)('tre
           }
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 15 },
     );
   });
 
@@ -182,7 +182,7 @@ describe.each(['names', 'inodes', 'extents', 'xattrs', 'deleted'] as const)('tre
           }
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 15 },
     );
   });
 
@@ -389,5 +389,62 @@ describe('shape', () => {
     expect(() => updateTree({ ...options, mutations: [a, a] })).toThrow(/order/);
     expect(() => updateTree({ ...options, mutations: [{ key: a.key, value: [-1, 8] }] })).toThrow(/inode/);
     expect(() => updateTree({ ...options, mutations: [{ key: a.key, value: [1.5, 8] }] })).toThrow(/inode/);
+  });
+});
+
+describe('the first leaf', () => {
+  const schema = TREES.names;
+  /** Row of the archive that the first leaf lies in. */
+  const firstLeaf = (pages: MemoryPages, root: TreeRoot): PagePointer => {
+    let pointer: PagePointer = root;
+    for (let level = root.level; level > 0; level--) {
+      pointer = childPointer(pages.page(pointer.row, pointer.offset, pointer.length), 0);
+    }
+    return pointer;
+  };
+
+  test('lies in the own archive of every update, and only what it replaces is given up', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.array(generate('names'), { maxLength: 60, size: 'max' }), { maxLength: 5 }),
+        (batches) => {
+          const pages = new MemoryPages();
+          const model: Model = new Map();
+          const begin = Array.from({ length: 400 }, (_, i) => ({ key: [i, Buffer.from('name')], value: [i + 1, 8] }));
+          let root: TreeRoot = { ...EMPTY_ROOT };
+          for (const [i, batch] of [begin, ...batches].entries()) {
+            const mutations = ordered(batch);
+            const ownRow = i + 1;
+            pages.row = ownRow;
+            const before = pagesOf(pages, schema, root);
+            const pending = beginUpdate({
+              ...{ schema, root, source: pages, mutations, sink: pages },
+              ...{ ownRow, repeatFirst: true, pageTarget: PAGE },
+            });
+            root = pending.finish();
+            apply(model, mutations);
+            checkReads(pages, { schema, root }, model);
+            if (root.row === 0) continue;
+            expect([root.row, firstLeaf(pages, root).row]).toEqual([ownRow, ownRow]);
+            const after = pagesOf(pages, schema, root);
+            expect([...pending.rows].sort()).toEqual([...new Set([...after.values()].map(({ row }) => row))].sort());
+            const gone = [...before.keys()].filter((key) => !after.has(key));
+            expect(pending.replaced.map(MemoryPages.key).sort()).toEqual(gone.sort());
+          }
+        },
+      ),
+      { numRuns: 15 },
+    );
+  });
+
+  test('is written last of the leaves, beside the pages above', () => {
+    const pages = new MemoryPages();
+    const mutations = Array.from({ length: 300 }, (_, i) => ({ key: [i, Buffer.from('name')], value: [i + 1, 8] }));
+    const { root } = updateTree({ schema, root: EMPTY_ROOT, source: pages, mutations, sink: pages, pageTarget: PAGE });
+    expect(root.level).toBeGreaterThan(0);
+    const levels = pages.writes.map(({ level }) => level);
+    const last = levels.lastIndexOf(0);
+    expect(pages.writes[last]!.pointer).toEqual(firstLeaf(pages, root));
+    expect(levels.slice(0, last).every((level) => level === 0)).toBe(true);
   });
 });
