@@ -19,15 +19,15 @@ const GLOBAL_VALUES: Readonly<Record<string, string>> = {
   'password-file': '--password-file',
   config: '--config',
 };
-/** What holds for every mount of Rozen anyway, and what only mount(8), systemd and fstab's readers care about. */
+/** What holds for every mount of Rozen anyway, what only others read in fstab, and `rw`, which mount(8) says by itself. */
 const SILENT = new Set(
   (
-    'defaults ro nosuid nodev noatime nodiratime relatime exec auto noauto user nouser users owner group nofail ' +
+    'defaults rw ro nosuid nodev noatime nodiratime relatime exec auto noauto user nouser users owner group nofail ' +
     '_netdev default_permissions silent loud async'
   ).split(' '),
 );
 /** What a mount of Rozen can never be: asked for by habit, so that it is said and not refused. */
-const NEVER = new Set(['rw', 'suid', 'dev', 'atime', 'strictatime']);
+const NEVER = new Set(['suid', 'dev', 'atime', 'strictatime']);
 
 export interface HelperArguments {
   /** For `rozen`, the command among them. */

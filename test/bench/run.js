@@ -93,7 +93,23 @@ const READINGS = [
   ['read one large file, cold (s)', (view) => must(`cat ${view}/large >/dev/null`), 'read one large file, warm (s)'],
   ['random 4 KiB reads, cold (1/s)', (view) => random(view, 4096)],
   ['random 128 KiB reads, cold (1/s)', (view) => random(view, 131072)],
+  ['look-ups of missing names, cold (µs)', (view) => missing(view)],
+  ['cp of 5,000 small files, cold (s)', (view) => copy(view)],
 ];
+
+async function missing(view) {
+  const result = await must(`python3 ${join(here, 'missing-name.py')} ${view}/small 3`);
+  return { ...result, value: Number(result.stdout) };
+}
+
+/** The first 5,000 files that find names, with their folders. */
+async function copy(view) {
+  const target = join(work, 'copied');
+  const list = `cd ${view}/small && find . -type f | head -5000`;
+  const result = await must(`mkdir -p ${target} && (${list} | xargs -d '\\n' cp --parents -t ${target})`);
+  removeTree(target);
+  return result;
+}
 
 async function random(view, size) {
   const result = await must(`python3 ${join(here, 'random-read.py')} ${view}/large ${size} 3 ${size}`);

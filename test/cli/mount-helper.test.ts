@@ -27,8 +27,8 @@ test('what mount(8) says becomes what rozen mount takes', () => {
     warnings: [],
   });
   expect(helperArguments(['a', 'b', '-f']).fake).toBe(true);
-  expect(helperArguments(['a', 'b', '-t', 'rozen', '-o', 'rw,nofail']).warnings).toEqual([
-    'rw: a mount of Rozen is read-only, nosuid, nodev, noatime',
+  expect(helperArguments(['a', 'b', '-t', 'rozen', '-o', 'rw,suid,nofail']).warnings).toEqual([
+    'suid: a mount of Rozen is read-only, nosuid, nodev, noatime',
   ]);
   expect(() => helperArguments(['a', 'b', '-o', 'colour=blue'])).toThrow('mount.rozen: unknown option colour=blue');
   expect(() => helperArguments(['a', 'b', '-o', 'allow_other=1'])).toThrow('unknown option');
