@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { connectS3 } from '../../src/store/s3-client.ts';
 import { parseS3Place } from '../../src/store/s3-place.ts';
 import { compareFolders } from '../e2e/compare.ts';
@@ -11,6 +11,8 @@ import { accessEnvironment, type S3Access, useBucket } from './bucket.ts';
 
 /** What must work on a folder must work in a bucket: the built command line, from `init` to a restored copy. */
 export function bucketJob(open: () => Promise<S3Access>): void {
+  // Some twenty commands, each a process: slow when the machine is busy.
+  vi.setConfig({ testTimeout: 180_000 });
   let sandbox: Sandbox;
   let access: S3Access;
   let source: string;
