@@ -64,7 +64,7 @@ const parts = (all: Logged[]) =>
 async function interrupt(atLeast: number, end: (client: ReturnType<Sandbox['start']>) => Promise<void>): Promise<void> {
   const client = sandbox.start(args);
   const ended = new Promise((done) => client.once('exit', done));
-  await until(() => kept().length >= atLeast, `${atLeast} parts`, 60);
+  await until(() => kept().length >= atLeast, `${atLeast} parts`, 120);
   await end(client);
   client.kill('SIGKILL');
   await ended;
@@ -97,7 +97,7 @@ test('a killed backup goes on with the parts that are there', async () => {
   // A server that dies and comes back while the client waits costs the parts that were under way.
   const client = sandbox.start(args);
   const ended = new Promise((done) => client.once('exit', done));
-  await until(() => kept().length > second.length, 'one more part', 60);
+  await until(() => kept().length > second.length, 'one more part', 120);
   await endServer(server.child, 'SIGKILL');
   const third = kept();
   server = await serve();
@@ -113,4 +113,4 @@ test('a killed backup goes on with the parts that are there', async () => {
   expect(readdirSync(place('s3', 'uploads'))).toEqual([]);
   sandbox.ok(['verify', '--read-data']);
   expect(sandbox.json(['snapshots'])).toHaveLength(1);
-}, 180_000);
+}, 400_000);
