@@ -259,6 +259,8 @@ export class MountHost implements VfsHost {
     for (const port of this.#ports) port.close();
     this.#archives.close();
     this.#fetcher?.close();
+    // What was fetched last would have to be fetched again.
+    await this.#fetcher?.cache?.settled();
   }
 
   #heard(message: FromReader): void {
