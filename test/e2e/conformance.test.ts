@@ -26,7 +26,7 @@ describe.skipIf(mountObstacle() !== null)('a mounted backup', () => {
     const mount = join(box.mount(...(isRoot ? ['--allow-other'] : [])), 'snapshots/c/latest/');
     const { stdout } = spawnSync(process.execPath, [program('run.mjs'), source, mount, '--json'], {
       encoding: 'utf8',
-      timeout: 50_000,
+      timeout: 150_000,
     });
     const results = JSON.parse(stdout) as { group: string; title: string; outcome: string; why: string }[];
     expect(results.filter(({ outcome }) => outcome === 'fail')).toEqual([]);
@@ -35,5 +35,5 @@ describe.skipIf(mountObstacle() !== null)('a mounted backup', () => {
     const skipped = results.filter(({ outcome }) => outcome === 'skip').map(({ title }) => title);
     if (isRoot) expect(skipped).toEqual(['reads beyond 1 TiB']);
     box.unmount();
-  });
+  }, 180_000);
 });
