@@ -175,6 +175,14 @@ async function contentOf(reader: SnapshotReader, { row }: Entry): Promise<Buffer
     version: row[INODE.version] as number,
     size: row[INODE.size] as number,
   };
+  return contentOfVersion(reader, file);
+}
+
+/** A content by its number, whether it is current or not. */
+export async function contentOfVersion(
+  reader: SnapshotReader,
+  file: { inode: number; version: number; size: number },
+): Promise<Buffer> {
   const pieces: Buffer[] = [];
   for await (const piece of new ContentReader(reader).read(file)) pieces.push(Buffer.from(piece));
   return Buffer.concat(pieces);

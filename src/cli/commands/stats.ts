@@ -1,7 +1,8 @@
+import type { Repository } from '../../repository/repository.ts';
 import type { SnapshotInfo } from '../../snapshot/view/listing.ts';
 import type { SnapshotStatistics } from '../../snapshot/view/statistics.ts';
 import type { Context } from '../context.ts';
-import { formatCount, formatSize, plural } from '../display.ts';
+import { formatCount, formatSize, formatTime, isoTime, plural } from '../display.ts';
 import { Places } from '../places.ts';
 import { type FilterOptions, selectSnapshots, snapshotTitle } from '../selection.ts';
 
@@ -27,6 +28,7 @@ export async function run(context: Context, args: string[], options: FilterOptio
   }
   const store = await storeStatistics(repository.store);
   progress.stop();
+  const proofs = await oldestProofs(repository, snapshots);
   places.close();
   const sum = (field: 'bytes' | 'holeBytes'): number =>
     counted.reduce((all, { statistics }) => all + statistics[field], 0);
@@ -43,6 +45,9 @@ export async function run(context: Context, args: string[], options: FilterOptio
         compression: ratio(total.uniqueBytes, total.archiveBytes),
       },
       store,
+      ...(proofs.size === 0
+        ? {}
+        : { oldestProofs: Object.fromEntries([...proofs].map(([set, time]) => [set, isoTime(time)])) }),
     });
     return;
   }
@@ -62,11 +67,25 @@ export async function run(context: Context, args: string[], options: FilterOptio
   out.line(
     `  archives       ${formatSize(total.archiveBytes)} in ${formatCount(total.archives)}${times(total.uniqueBytes, total.archiveBytes)}`,
   );
+  for (const [set, time] of proofs) out.line(`oldest proof of a content of ${set}: ${formatTime(time)}`);
   out.line(`store ${repository.store.location}`);
   for (const [name, { objects, bytes }] of Object.entries(store.areas)) {
     out.line(`  ${name.padEnd(13)}  ${formatSize(bytes)} in ${plural(objects, 'object')}`);
   }
   out.line(`  ${'all'.padEnd(13)}  ${formatSize(store.bytes)} in ${plural(store.objects, 'object')}`);
+}
+
+/** Of the WORM sets that this machine backs up: when the file that was not read for the longest time was last read. */
+async function oldestProofs(repository: Repository, snapshots: readonly SnapshotInfo[]): Promise<Map<string, number>> {
+  const sets = new Set(snapshots.filter(({ mode }) => mode === 'worm').map(({ set }) => set));
+  const found = new Map<string, number>();
+  if (sets.size === 0) return found;
+  const { ownOldestProof } = await import('../../snapshot/worm/set-trees.ts');
+  for (const set of sets) {
+    const oldest = await ownOldestProof(repository, set);
+    if (oldest !== null) found.set(set, oldest);
+  }
+  return found;
 }
 
 function ratio(before: number, after: number): number | null {

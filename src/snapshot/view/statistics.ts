@@ -170,6 +170,8 @@ function pageIds({ root, record }: SnapshotReader): (node: PageNode) => string {
 function sumInodes(page: Page): InodeSums {
   const sums: InodeSums = { files: 0, folders: 0, symlinks: 0, others: 0, bytes: 0 };
   for (let i = 0; i < page.count; i++) {
+    // What was deleted from a WORM set stands in its trees, without a name.
+    if (page.num(INODE.nlink, i) === 0) continue;
     const type = page.num(INODE.mode, i) & S_IFMT;
     if (type === S_IFREG) {
       sums.files++;

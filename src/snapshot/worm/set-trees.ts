@@ -13,7 +13,7 @@ import type { ContentTrees } from '../view/content.ts';
 import { findSnapshot } from '../view/listing.ts';
 import { SnapshotOpener } from '../view/place.ts';
 import { localTrees } from './archived.ts';
-import { Proofs } from './proofs.ts';
+import { oldestProof, Proofs } from './proofs.ts';
 import { setInfo } from './set-info.ts';
 
 export interface SetTrees {
@@ -55,6 +55,17 @@ async function ownTrees(repository: Repository, set: string): Promise<SetTrees |
   }
   await local.close();
   return null;
+}
+
+/** Epoch seconds; null when another machine backs the set up, or it holds no files. */
+export async function ownOldestProof(repository: Repository, set: string): Promise<number | null> {
+  const own = await ownTrees(repository, set);
+  if (own === null) return null;
+  try {
+    return oldestProof(own.trees, own.proofs);
+  } finally {
+    await own.close();
+  }
 }
 
 async function storedTrees(repository: Repository, set: string): Promise<SetTrees> {
