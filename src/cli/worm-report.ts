@@ -42,6 +42,12 @@ export function printWormReport(out: Output, report: WormReport, verbose: boolea
     out.line(pathForOutput(out, to));
   }
   more(out, report.moves.length, limit, 'move');
+  for (const { path, host } of report.conflicts.slice(0, limit)) {
+    out.write('= ');
+    out.write(pathForOutput(out, path));
+    out.line(`: ${host} has another content under this name; both are kept`);
+  }
+  more(out, report.conflicts.length, limit, 'name');
   for (const path of report.refused.slice(0, limit)) {
     out.write('x ');
     out.line(pathForOutput(out, path));
@@ -63,12 +69,13 @@ function more(out: Output, count: number, limit: number, noun: string): void {
 }
 
 export function wormAsJson(report: WormReport): Record<string, unknown> {
-  const { diverged, moves, refused, oldestProof, ...rest } = report;
+  const { diverged, moves, refused, oldestProof, conflicts, ...rest } = report;
   return {
     ...rest,
     oldestProof: oldestProof === null ? null : isoTime(oldestProof),
     diverged: diverged.map(divergedAsJson),
     moves: moves.map(({ from, to }) => ({ ...(from === null ? {} : jsonName('from', from)), ...jsonName('to', to) })),
+    conflicts: conflicts.map(({ path, host, snapshotId }) => ({ ...jsonName('path', path), host, snapshotId })),
     refused: refused.map((path) => jsonName('path', path)),
   };
 }

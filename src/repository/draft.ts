@@ -66,7 +66,8 @@ export function recordDraft(draft: CommitDraft, context: DraftContext): RecordDr
   };
   if (draft.kind === 'snapshot') {
     const sealedBody = sealBody(draft.body, { archiveKey: draft.key, repositoryId, id: slot.id });
-    return { ...common, kind: 'snapshot', tree: draft.tree, sealedBody };
+    const worm = draft.body.mode === 'worm' ? { worm: true } : {};
+    return { ...common, kind: 'snapshot', tree: draft.tree, sealedBody, ...worm };
   }
   if (slot.base === null) throw new RozenError('internal', 'nothing can be unchanged before the first snapshot');
   const { sequence, id, hash } = slot.base;

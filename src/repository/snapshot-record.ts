@@ -54,6 +54,8 @@ export interface SnapshotRecord extends RecordCommon {
   tree: SnapshotTree;
   /** Nonce and sealed SnapshotBody. */
   sealedBody: Buffer;
+  /** Of a WORM set: said in the clear, so that a machine that can only write and lost its state keeps the mode. */
+  worm?: boolean;
   /** Set by `heads()`: when a later run last found nothing changed; null if none did. */
   confirmed: { timeSec: number; timeNs: number } | null;
 }
@@ -120,6 +122,7 @@ export function encodeRecord(draft: RecordDraft, context: RecordContext): { name
   if (draft.kind === 'snapshot') {
     body.tree = draft.tree;
     body.sealed = draft.sealedBody;
+    if (draft.worm === true) body.worm = true;
   } else body.base = draft.base;
   const bytes = encodeSigned({
     type: TYPE.snapshot,
@@ -189,6 +192,7 @@ export function decodeRecordBody(
       kind,
       tree: decodeTree(field.map(map, 'tree')),
       sealedBody: field.bytes(map, 'sealed'),
+      ...(map.worm === true ? { worm: true } : {}),
       confirmed: null,
     };
   });

@@ -14,9 +14,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { importPhotos, initWithIdentity, photo } from './photos.ts';
 import { mountObstacle, Sandbox } from './rozen.ts';
+
+// Many runs of the program: a machine that is busy must not fail them.
+vi.setConfig({ testTimeout: 300_000 });
 
 let box: Sandbox;
 afterEach(() => box.remove());

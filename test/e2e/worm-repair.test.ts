@@ -2,9 +2,12 @@ import { execFileSync } from 'node:child_process';
 import { appendFileSync, chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { importPhotos, initWithIdentity, photo, rot } from './photos.ts';
 import { Sandbox } from './rozen.ts';
+
+// Many runs of the program: a machine that is busy must not fail them.
+vi.setConfig({ testTimeout: 300_000 });
 
 let box: Sandbox;
 afterEach(() => box.remove());

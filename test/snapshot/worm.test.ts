@@ -16,11 +16,14 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { keyedBlake3 } from '../../src/archive/crypto/blake3.ts';
 import { INODE, VERSION } from '../../src/archive/tree/schema.ts';
 import type { BackupReport } from '../../src/snapshot/backup/backup-types.ts';
 import { contentOfVersion, Place, rows, type Snapshot, settle, TREES } from './machine.ts';
+
+// Many runs of the program: a machine that is busy must not fail them.
+vi.setConfig({ testTimeout: 300_000 });
 
 const RUNS = Number(process.env.ROZEN_WORM_RUNS ?? 4);
 

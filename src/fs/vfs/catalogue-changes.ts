@@ -14,7 +14,8 @@ export function changes(before: Catalogue, after: Catalogue): Invalidation[] {
     } else if (old.snapshots.length !== set.snapshots.length) {
       found.push({ slot: VIRTUAL_SLOT, ino: setFolder(set.number), name: Buffer.from('latest') });
       found.push({ slot: VIRTUAL_SLOT, ino: VERSIONS, name });
-      for (const child of set.worm ? ['current', 'deleted'] : [])
+      const machines = set.machines.flatMap(({ name: machine }) => [`current-${machine}`, `deleted-${machine}`]);
+      for (const child of set.worm ? ['current', 'deleted', ...machines] : [])
         found.push({ slot: VIRTUAL_SLOT, ino: wormFolder(set.number), name: Buffer.from(child) });
     }
     if (set.worm && old?.worm !== true) {

@@ -20,6 +20,8 @@ export interface CatalogueSet {
   name: string;
   /** A WORM set: `worm` shows it too. */
   worm: boolean;
+  /** Of a WORM set that several machines feed: the newest snapshot of each, by the machine's name. */
+  machines: { name: string; slot: number }[];
   /** By time, of all lineages; the last one is the latest. */
   snapshots: CatalogueSnapshot[];
 }
@@ -40,6 +42,8 @@ export interface SnapshotFacts {
   set: string;
   /** Of a WORM set. */
   worm?: boolean;
+  /** Name of the machine. */
+  host?: string;
   lineage: string;
   sequence: number;
   timeSec: number;
@@ -82,6 +86,27 @@ export function folderName(set: string): string {
   return name === '' || name === '.' || name === '..' ? `_${name}` : name;
 }
 
+/** Empty when there is only one. In the order in which the machines came; of two with one name the later one gets a number. */
+function machinesOf(
+  list: readonly SnapshotFacts[],
+  slotOf: (id: string) => number | undefined,
+): { name: string; slot: number }[] {
+  const newest = new Map<string, SnapshotFacts>();
+  for (const facts of [...list].sort((a, b) => a.timeSec - b.timeSec || a.timeNs - b.timeNs))
+    newest.set(facts.lineage, facts);
+  if (newest.size < 2) return [];
+  const machines: { name: string; slot: number }[] = [];
+  for (const { host, id } of newest.values()) {
+    const slot = slotOf(id);
+    if (slot === undefined) continue;
+    const plain = folderName(host === undefined || host === '' ? 'unknown' : host);
+    let name = plain;
+    for (let count = 2; machines.some((machine) => machine.name === name); count++) name = `${plain}-${count}`;
+    machines.push({ name, slot });
+  }
+  return machines;
+}
+
 /**
  * @param slotOf, setNumber numbers that are recorded for these snapshots and sets; what has none is left out
  */
@@ -117,7 +142,9 @@ export function buildCatalogue(options: {
     let name = folderName(set);
     if (names.has(name)) name = `${name}#${number}`;
     names.add(name);
-    sets.push({ number, name, worm: list.some((facts) => facts.worm === true), snapshots });
+    const worm = list.some((facts) => facts.worm === true);
+    const machines = worm ? machinesOf(list, options.slotOf) : [];
+    sets.push({ number, name, worm, machines, snapshots });
   }
   sets.sort((a, b) => a.number - b.number);
   const { since, owner, usage, root } = options;

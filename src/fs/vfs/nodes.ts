@@ -32,6 +32,8 @@ export const STATUS_LIMIT = STATUS_BASE + 2 ** 32;
 export const LATEST_BASE = 2 ** 35;
 /** `current` of a WORM set, likewise. */
 export const CURRENT_BASE = 2 ** 36;
+/** `deleted` of a set that several machines feed: a folder cannot have two places. */
+export const DELETED_BASE = 2 ** 37;
 
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
@@ -61,10 +63,11 @@ export function wormSetOfInode(ino: number): number {
 }
 
 /** The slot that a symlink of slot 0 leads to, and as what it does; null when it is no symlink. */
-export function linkOfInode(ino: number): { slot: number; as: 'id' | 'latest' | 'current' } | null {
+export function linkOfInode(ino: number): { slot: number; as: 'id' | 'latest' | 'current' | 'deleted' } | null {
   if (ino > BY_ID_BASE && ino < BY_ID_BASE + MAX_SLOT) return { slot: ino - BY_ID_BASE, as: 'id' };
   if (ino > LATEST_BASE && ino < LATEST_BASE + MAX_SLOT) return { slot: ino - LATEST_BASE, as: 'latest' };
   if (ino > CURRENT_BASE && ino < CURRENT_BASE + MAX_SLOT) return { slot: ino - CURRENT_BASE, as: 'current' };
+  if (ino > DELETED_BASE && ino < DELETED_BASE + MAX_SLOT) return { slot: ino - DELETED_BASE, as: 'deleted' };
   return null;
 }
 

@@ -184,6 +184,7 @@ export class SnapshotList {
       const info = history.info ?? (await this.#options.repository.openBody(record));
       facts.set = info.set;
       facts.worm = info.mode === 'worm';
+      facts.host = info.host;
       for (const older of history.rows) {
         if (this.#listed.has(older.id)) continue;
         const { id: olderId, treeRow, ...when } = older;
@@ -249,10 +250,14 @@ export class SnapshotList {
 }
 
 /** Name and mode of the set in the info of a history row; null when it does not say. */
-function infoOf(info: Buffer): { set: string; mode: string } | null {
+function infoOf(info: Buffer): { set: string; mode: string; host: string } | null {
   const map = asMap(decodeCbor(info, { what: 'history' }), 'history');
   if (map.set === undefined) return null;
-  return { set: field.text(map, 'set'), mode: map.mode === 'worm' ? 'worm' : 'snapshot' };
+  return {
+    set: field.text(map, 'set'),
+    mode: map.mode === 'worm' ? 'worm' : 'snapshot',
+    host: typeof map.host === 'string' ? map.host : '',
+  };
 }
 
 function hex(id: Uint8Array): string {

@@ -18,6 +18,7 @@ import {
   BY_ID,
   BY_ID_BASE,
   CURRENT_BASE,
+  DELETED_BASE,
   DELETED_BIT,
   DOT_ROZEN,
   LATEST_BASE,
@@ -147,7 +148,11 @@ export class VirtualFolders {
     if (set === undefined) throw new FsError(ESTALE);
     const newest = newestOf(set);
     const time = { sec: newest.timeSec, ns: newest.timeNs };
-    this.#fill(attr, { mode: S_IFDIR | 0o555, nlink: 2 + (ofWorm >= 0 ? 1 : set.snapshots.length), ...time });
+    this.#fill(attr, {
+      mode: S_IFDIR | 0o555,
+      nlink: 2 + (ofWorm >= 0 ? Math.max(1, set.machines.length) : set.snapshots.length),
+      ...time,
+    });
   }
 
   /** `complete(attr)` fills the attributes of a node of a snapshot, or says that it is not open yet. */
@@ -185,6 +190,8 @@ export class VirtualFolders {
     const link = linkOfInode(ino);
     if (link === null) throw new FsError(EINVAL);
     const { set, snapshot } = this.#place(link.slot);
+    if (link.as === 'deleted')
+      return Buffer.from(`deleted-${set.machines.find((machine) => machine.slot === link.slot)?.name ?? ''}`);
     if (link.as === 'latest') return Buffer.from(snapshot.name);
     return Buffer.from(`${link.as === 'id' ? '..' : '../..'}/snapshots/${set.name}/${snapshot.name}`);
   }
@@ -240,7 +247,14 @@ export class VirtualFolders {
     const worm = this.#sets.get(wormSetOfInode(ino));
     if (worm !== undefined) {
       const { slot } = newestOf(worm);
-      return [own('current', CURRENT_BASE + slot, S_IFLNK), node('deleted', slot | DELETED_BIT, ROOT, S_IFDIR)];
+      const views = [own('current', CURRENT_BASE + slot, S_IFLNK)];
+      if (worm.machines.length === 0) views.push(node('deleted', slot | DELETED_BIT, ROOT, S_IFDIR));
+      else views.push(own('deleted', DELETED_BASE + slot, S_IFLNK));
+      for (const machine of worm.machines) {
+        views.push(own(`current-${machine.name}`, CURRENT_BASE + machine.slot, S_IFLNK));
+        views.push(node(`deleted-${machine.name}`, machine.slot | DELETED_BIT, ROOT, S_IFDIR));
+      }
+      return views;
     }
     const set = this.#sets.get(setOfInode(ino));
     if (set === undefined) {

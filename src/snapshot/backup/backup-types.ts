@@ -3,6 +3,7 @@
 import type { CodecSpec } from '../../archive/codec/index.ts';
 import type { Repository } from '../../repository/repository.ts';
 import type { WormPolicy } from '../../repository/snapshot-record.ts';
+import type { NameConflict } from '../worm/other-machines.ts';
 import type { DivergedKind } from '../worm/seen.ts';
 
 /** What a person has decided about a file that diverged; 'repair': its archived copy is damaged, store it once more. */
@@ -140,6 +141,8 @@ export interface WormReport {
   openCount: number;
   /** What moved and where from, the top of each move; 10,000 at most. */
   moves: { from: Buffer | null; to: Buffer; mode: number }[];
+  /** New files whose path another machine has in the set too, with another content; 10,000 at most. Both are kept. */
+  conflicts: NameConflict[];
   /** New entries that a frozen set did not take; 10,000 at most. */
   refused: Buffer[];
   refusedCount: number;

@@ -86,7 +86,7 @@ class Run {
       const { state, local } = lineage;
       const source = localPages(local);
       const base = state === null ? null : { source, roots: state.roots, walkedAt: state.walkedAt };
-      this.#mode = modeOf(options, base);
+      this.#mode = modeOf(options, base, lineage.wasWorm);
       this.#plan = new Plan(this.#mode === 'worm');
       const old = options.selfContained ? null : base;
       // What is repaired must not refer to the archives that hold it already.
@@ -304,8 +304,9 @@ class Run {
 const NO_ID = Buffer.alloc(0);
 
 /** A set keeps its mode. */
-function modeOf(options: BackupOptions, base: OldTrees | null): 'snapshot' | 'worm' {
-  const mode = base === null ? (options.mode ?? 'snapshot') : setInfo(base).mode;
+function modeOf(options: BackupOptions, base: OldTrees | null, wasWorm: boolean): 'snapshot' | 'worm' {
+  const begun = wasWorm ? 'worm' : (options.mode ?? 'snapshot');
+  const mode = base === null ? begun : setInfo(base).mode;
   if (options.mode !== undefined && options.mode !== mode) {
     throw new RozenError('usage', `set '${options.set}' is of mode ${mode}`, {
       hint: `a set keeps its mode: leave out --mode, or use another name for a set of mode ${options.mode}`,

@@ -13,6 +13,8 @@ export interface Lineage {
   local: LocalState;
   /** The snapshot to compare with; null when the lineage begins. */
   state: LineageState | null;
+  /** Before a lineage that begins anew, the set was a WORM set. */
+  wasWorm: boolean;
   /** For people: why local state was not used. Null when it was, and in the first run. */
   notice: string | null;
   /** Folder of this set on this machine, for the spool and the tree archive that is being written. */
@@ -75,7 +77,7 @@ async function lockSet(folder: string, { set, wait, signal }: LineageOptions): P
   }
 }
 
-type Agreed = Pick<Lineage, 'slot' | 'generation' | 'state' | 'notice'>;
+type Agreed = Pick<Lineage, 'slot' | 'generation' | 'state' | 'notice' | 'wasWorm'>;
 
 async function agree({ repository, set, signal }: LineageOptions, local: LocalState): Promise<Agreed> {
   const state = local.read();
@@ -86,21 +88,33 @@ async function agree({ repository, set, signal }: LineageOptions, local: LocalSt
     if (!slot.base?.id.equals(candidate.snapshotId)) continue;
     if (candidate === pending) local.fold(pending);
     local.dropFrom(candidate.nextRow);
-    return { slot, generation: candidate.generation, state: candidate, notice: null };
+    return { slot, generation: candidate.generation, state: candidate, notice: null, wasWorm: false };
   }
   local.clear();
   const newest = await newestGeneration(repository, set);
   if (newest.slot.base === null) {
-    return { ...newest, state: null, notice: state === null ? null : 'the snapshots that it stood on are gone' };
+    return {
+      ...newest,
+      state: null,
+      wasWorm: false,
+      notice: state === null ? null : 'the snapshots that it stood on are gone',
+    };
   }
   const why = state === null ? 'it was lost' : 'the newest snapshot in the store is not the one it stands on';
   if (await canRead(repository)) {
     const read = await readBack({ repository, record: newest.slot.base, generation: newest.generation, local, signal });
-    return { ...newest, state: read, notice: `${why}; it was read back from the store` };
+    return { ...newest, state: read, wasWorm: false, notice: `${why}; it was read back from the store` };
   }
   const generation = newest.generation + 1;
   const slot = await repository.nextSlot(set, generation);
-  return { slot, generation, state: null, notice: `${why}; without an identity all metadata is written again` };
+  const wasWorm = newest.slot.base.worm === true;
+  return {
+    slot,
+    generation,
+    state: null,
+    wasWorm,
+    notice: `${why}; without an identity all metadata is written again`,
+  };
 }
 
 async function newestGeneration(

@@ -10,7 +10,8 @@ import type { BackupOptions, WormReport } from '../backup/backup-types.ts';
 import type { Comparison, WormRules } from '../backup/compare.ts';
 import { InodeSet } from '../backup/inode-set.ts';
 import type { Lineage } from '../backup/lineage.ts';
-import type { Plan } from '../backup/plan.ts';
+import { FIELD, type Plan, STATE } from '../backup/plan.ts';
+import { layOutSources } from '../backup/sources.ts';
 import { type Tally, describe as words } from '../backup/tally.ts';
 import type { Folder } from '../backup/walk.ts';
 import { InodeLookup, S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
@@ -18,6 +19,7 @@ import { ArchivedContent, localTrees } from './archived.ts';
 import { recogniseByContent } from './content-moves.ts';
 import { Judge } from './judge.ts';
 import { LocalHasher } from './local-hash.ts';
+import { type NameConflict, type NewFile, nameConflicts } from './other-machines.ts';
 import { dueFiles, oldestProof, Proofs } from './proofs.ts';
 import { besideName } from './put-back.ts';
 import { setInfo } from './set-info.ts';
@@ -59,6 +61,7 @@ export class WormSide {
   readonly #lost: Lost[] = [];
   readonly #displaced: Lost[] = [];
   #moves: WormReport['moves'] = [];
+  #conflicts: NameConflict[] = [];
 
   private constructor(options: WormSideOptions, contentIdKey: Buffer) {
     this.#options = options;
@@ -176,6 +179,7 @@ export class WormSide {
     if (options.decisions === undefined) {
       for (const { record, inode } of recogniseByContent({ plan, base, comparison, tally }))
         await this.#judge!.dispute(record, inode);
+      await this.#findConflicts();
       comparison.finish();
     }
     this.#moves = comparison.moves.slice(0, MAX_LISTED).map(({ from, to, mode }) => ({ from, to, mode }));
@@ -190,6 +194,25 @@ export class WormSide {
         keptAs = await besideName(path, 'diverged', async (name) => linkSync(path, name));
       if (await this.#bringBack(lost)) this.#judge!.broughtBack(lost.inode, keptAs);
     }
+  }
+
+  /** Only with a key at hand: the other machines' trees must be read. */
+  async #findConflicts(): Promise<void> {
+    const { options, lineage, plan } = this.#options;
+    const { repository, set, readArchive, dryRun } = options;
+    if (dryRun || (repository.identities === null && !(readArchive === true && (await repository.unlock())))) return;
+    const top = layOutSources(options.paths).top.length;
+    const { records, names, folders, contents } = plan;
+    const files = function* (): Generator<NewFile> {
+      for (const record of plan.reading) {
+        if (!records.is(record, STATE.fresh) || records.is(record, STATE.dropped)) continue;
+        const name = names.arena.string(records.get(record, FIELD.nameAt), records.get(record, FIELD.nameLength));
+        const path = joinName(folders[records.get(record, FIELD.folder)]!, name);
+        yield { path, inside: path.subarray(top), contentId: contents.get(records.get(record, FIELD.content)) };
+      }
+    };
+    if (files().next().done === true) return;
+    this.#conflicts = await nameConflicts({ repository, set, own: lineage.slot.tag, files });
   }
 
   /** Restores an entry, and what is below it, to where it was. */
@@ -256,6 +279,7 @@ export class WormSide {
       divergedCount: this.#judge?.divergedCount ?? 0,
       openCount: this.openCount,
       moves: this.#moves,
+      conflicts: this.#conflicts,
       refused: this.#refused,
       refusedCount: this.#refusedCount,
       proven: this.#judge?.proven ?? { files: 0, bytes: 0 },

@@ -1,0 +1,73 @@
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, expect, test, vi } from 'vitest';
+import { importPhotos, initWithIdentity, photo } from './photos.ts';
+import { mountObstacle, Sandbox } from './rozen.ts';
+
+// Many runs of the program: a machine that is busy must not fail them.
+vi.setConfig({ testTimeout: 300_000 });
+
+let box: Sandbox;
+afterEach(() => box.remove());
+
+test('two machines feed one set: content is stored once, clashing names are told, nobody loses a row', async () => {
+  box = new Sandbox();
+  initWithIdentity(box);
+  const [here, there] = ['here', 'there'].map((name) => join(box.dir, name)) as [string, string];
+  const other = { XDG_STATE_HOME: join(box.dir, 'state-of-another') };
+  mkdirSync(here);
+  const backup = async (source: string, env: Record<string, string>, ...options: string[]) => {
+    await sleep(60);
+    return JSON.parse(box.ok(['--json', 'backup', source, '--set', 'photos', ...options], 0, env).stdout);
+  };
+  const paths = importPhotos(here, 4, 4);
+  await backup(here, {}, '--mode', 'worm');
+  // The other machine has three of the photos, one of its own, and another picture under the name of the fourth.
+  cpSync(here, there, { recursive: true });
+  writeFileSync(join(there, paths[0]!), photo(50));
+  writeFileSync(join(there, 'album 0/own.jpg'), photo(51));
+  utimesSync(join(there, paths[0]!), 1e9, 1e9);
+  const second = await backup(there, other, '--mode', 'worm');
+  expect(second.worm.conflicts).toMatchObject([{ path: join(there, paths[0]!) }]);
+  expect(second.bytesNew).toBe(photo(50).length + photo(51).length);
+  // What the one deletes is no business of the other.
+  rmSync(join(there, paths[1]!));
+  expect((await backup(there, other)).classes.deleted.files).toBe(1);
+  expect(await backup(here, {})).toMatchObject({ unchanged: true });
+  expect(box.json(['verify', '--read-data']).findings).toEqual([]);
+  if (mountObstacle() !== null) return;
+  const worm = join(box.mount(), 'worm/photos');
+  try {
+    const names = readdirSync(worm).sort();
+    expect(names).toHaveLength(6);
+    const currents = names.filter((name) => name.startsWith('current-')).map((name) => join(worm, name));
+    const contents = currents.map((folder) => readFileSync(join(folder, paths[0]!)));
+    expect(contents.some((content) => content.equals(photo(0)))).toBe(true);
+    expect(contents.some((content) => content.equals(photo(50)))).toBe(true);
+    expect(currents.map((folder) => readdirSync(join(folder, 'album 0')).length).sort()).toEqual([4, 4]);
+    expect(readFileSync(join(worm, 'deleted', paths[1]!))).toEqual(photo(1));
+  } finally {
+    box.unmount();
+  }
+});
+
+test('a machine that can only write keeps the mode of a set when it loses its state', async () => {
+  box = new Sandbox();
+  initWithIdentity(box);
+  const source = join(box.dir, 'photos');
+  mkdirSync(source);
+  importPhotos(source, 2, 2);
+  await sleep(60);
+  const keyless = { ROZEN_PASSWORD: '', ROZEN_IDENTITY_FILE: '' };
+  box.ok(['backup', source, '--set', 'photos', '--mode', 'worm'], 0, keyless);
+  rmSync(
+    join(box.dir, 'state/rozen/repositories', readdirSync(join(box.dir, 'state/rozen/repositories'))[0]!, 'sets'),
+    {
+      recursive: true,
+    },
+  );
+  const report = JSON.parse(box.ok(['--json', 'backup', source, '--set', 'photos'], 0, keyless).stdout);
+  expect(report).toMatchObject({ mode: 'worm', bytesNew: 0, worm: { policy: { onChange: 'warn' } } });
+  expect(report.stateNotice).toContain('without an identity');
+});
