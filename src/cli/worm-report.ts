@@ -11,6 +11,7 @@ const ACTIONS: Readonly<Record<DivergedFile['action'], string>> = {
   kept: 'the archived content stays current',
   accepted: 'accepted as a new version',
   restored: 'the archived content was put back',
+  deleted: 'a folder has its name: it counts as deleted',
 };
 
 function printDiverged(out: Output, file: DivergedFile): void {

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { RozenError } from '../../errors.ts';
 import type { Repository } from '../../repository/repository.ts';
-import type { BackupOptions, BackupReport, ClassCounts, EntryClass } from '../../snapshot/backup/backup.ts';
+import type { BackupOptions, BackupReport, ClassCounts, EntryClass, WormReport } from '../../snapshot/backup/backup.ts';
 import { argumentBytes } from '../argument-bytes.ts';
 import type { SetConfig } from '../config.ts';
 import type { Context } from '../context.ts';
@@ -130,7 +130,7 @@ export async function run(context: Context, args: string[], options: Options): P
       if (report.worm !== null) printWormReport(out, report.worm, context.options.verbose === true);
       for (const line of reportLines(report)) out.line(line);
     }
-    if (report.worm !== null && (report.worm.openCount > 0 || report.worm.refusedCount > 0)) return EXIT.diverged;
+    if (report.worm !== null && leftAsItWas(report.worm)) return EXIT.diverged;
     return report.problems.length > 0 ? EXIT.incomplete : EXIT.done;
   } finally {
     progress.stop();
@@ -153,6 +153,11 @@ async function useStorageClass(repository: Repository, storageClass: string): Pr
   const obstacle = await repository.store.cannotKeep({ storageClass });
   if (obstacle !== null) throw obstacle;
   repository.keepDataAs(storageClass);
+}
+
+/** True when something diverged or was refused that somebody should look at. */
+function leftAsItWas({ openCount, refusedCount, diverged }: WormReport): boolean {
+  return openCount > 0 || refusedCount > 0 || diverged.some(({ action }) => action === 'deleted');
 }
 
 /** Without --set: the one set of the configuration, when there is exactly one and no paths are given. */

@@ -40,14 +40,21 @@ export async function run(context: Context, args: string[], options: Options): P
     if (rules !== null) for (const it of cases) answers.set(it, answerFor(rules, it));
     else if (cases.length > 0) {
       const archived = await openArchivedSide(repository, status.record);
-      const sides = (it: OpenCase) => bothSides(it, archived);
-      if (!asks) {
-        const shown: Record<string, unknown>[] = [];
-        for (const it of cases) shown.push(caseAsJson(it, await sides(it)));
-        context.out.document({ set, cases: shown });
-        return EXIT.diverged;
+      const sides = (it: OpenCase) => bothSides(it, archived?.reader ?? null);
+      try {
+        if (!asks) {
+          const shown: Record<string, unknown>[] = [];
+          for (const it of cases) shown.push(caseAsJson(it, await sides(it)));
+          context.out.document({ set, cases: shown });
+          return EXIT.diverged;
+        }
+        await ask(context, cases, { answers, sides });
+      } finally {
+        archived?.close();
       }
-      await ask(context, cases, { answers, sides });
+    } else if (!asks) {
+      context.out.document({ set, cases: [] });
+      return EXIT.done;
     }
     return await apply(context, { status, answers, keep: options.keep, repository });
   } finally {

@@ -113,8 +113,8 @@ export interface DivergedFile {
   path: Buffer;
   inode: number;
   kind: DivergedKind;
-  /** What was done about it. */
-  action: 'kept' | 'accepted' | 'restored';
+  /** What was done about it; 'deleted': a folder has its name, so that it counts as gone. */
+  action: 'kept' | 'accepted' | 'restored' | 'deleted';
   archived: ContentFacts;
   local: ContentFacts;
   /** First byte that differs; null for kind 'replaced'. */

@@ -153,6 +153,7 @@ class Run {
       throw error;
     } finally {
       await data?.close();
+      this.#worm?.close();
       await lineage.close();
     }
   }

@@ -3,12 +3,13 @@ import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { KIND_DATA } from '../../archive/format.ts';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
 import { ARCHIVE, TREES, type TreeRoots } from '../../archive/tree/schema.ts';
-import { openSnapshot, type SnapshotReader } from '../../cache/snapshot-reader.ts';
+import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
 import { LocalContent } from '../verify/local-content.ts';
 import type { Attributes } from '../view/attributes.ts';
 import { ContentReader, type ContentTrees } from '../view/content.ts';
+import { SnapshotOpener } from '../view/place.ts';
 
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
@@ -51,6 +52,7 @@ export class ArchivedContent {
   readonly #record: SnapshotRecord;
   readonly #mayRead: boolean;
   readonly #chunks: LocalContent;
+  readonly #opener: SnapshotOpener;
   #reader: Promise<SnapshotReader> | null = null;
 
   /** `mayRead`: the key may be asked for only to tell more exactly where a file differs. */
@@ -58,6 +60,7 @@ export class ArchivedContent {
     this.#repository = options.repository;
     this.#record = options.record;
     this.#mayRead = options.mayRead;
+    this.#opener = new SnapshotOpener(options.repository);
     this.#chunks = new LocalContent(options.repository, options.trees, null);
   }
 
@@ -74,7 +77,12 @@ export class ArchivedContent {
         hint: 'give the passphrase (ROZEN_PASSWORD, --password-file) or an identity file (--identity FILE)',
       });
     }
-    return openSnapshot({ store: repository.store, repository, record: this.#record });
+    return this.#opener.open({ record: this.#record });
+  }
+
+  /** Wipes the archive keys. */
+  close(): void {
+    this.#opener.close();
   }
 
   /** Where a local file begins to differ from an archived content: where the shorter ends, if it begins the longer. */

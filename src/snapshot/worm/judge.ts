@@ -122,7 +122,7 @@ export class Judge {
       firstSeen: sequence,
     };
     const since = known?.firstSeen ?? null;
-    const action = isFolder ? 'kept' : decide(inode) === 'accept' ? 'accepted' : 'kept';
+    const action = isFolder ? 'deleted' : decide(inode) === 'accept' ? 'accepted' : 'kept';
     this.#tell({ path, inode, archived, seen, action, exact: true, since, keptAs: null });
     if (isFolder || action === 'accepted') return false;
     this.#options.tally.classified(path, '', { class: 'diverged', mode: stat.mode, size });
@@ -169,7 +169,10 @@ export class Judge {
     const inode = records.get(record, FIELD.inode);
     const path = this.#path(record);
     tally.progress.current = path;
-    const found = await this.#hasher.hash(path, () => tally.tick());
+    const found = await this.#hasher.hash(path, () => {
+      if (this.#options.signal?.aborted) throw new RozenError('interrupted', 'the backup was interrupted');
+      tally.tick();
+    });
     if (found.status !== 'read') {
       this.#leave(record);
       const message =

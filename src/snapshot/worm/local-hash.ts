@@ -2,6 +2,7 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { Blake3Stream } from '../../archive/crypto/blake3.ts';
+import { RozenError } from '../../errors.ts';
 import { descriptorPath, joinName, openFolder } from '../../posix/folder.ts';
 import { fstat, type Stat } from '../../posix/stat.ts';
 import { S_IFMT, S_IFREG } from '../view/attributes.ts';
@@ -67,7 +68,7 @@ export class LocalHasher {
       }
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code === undefined) throw error;
+      if (code === undefined || error instanceof RozenError) throw error;
       const gone = code === 'ENOENT' || code === 'ELOOP' || code === 'ENOTDIR';
       return { status: gone ? 'vanished' : 'unreadable', error: error as Error, contentId: NOTHING, stat: null };
     } finally {

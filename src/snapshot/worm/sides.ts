@@ -1,8 +1,9 @@
 /** Both sides of a file that diverged, for whoever has to decide. */
 import { readFileSync } from 'node:fs';
-import { openSnapshot, type SnapshotReader } from '../../cache/snapshot-reader.ts';
+import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
 import { ContentReader } from '../view/content.ts';
+import { SnapshotOpener } from '../view/place.ts';
 import { type ImageFacts, imageFacts } from './image-facts.ts';
 import type { OpenCase } from './status.ts';
 
@@ -19,9 +20,13 @@ export interface Side {
 const NOTHING: Side = { image: null, text: null };
 
 /** Opens the archived side; null on a machine that can only write. */
-export async function openArchivedSide(repository: Repository, record: SnapshotRecord): Promise<SnapshotReader | null> {
+export async function openArchivedSide(
+  repository: Repository,
+  record: SnapshotRecord,
+): Promise<{ reader: SnapshotReader; close(): void } | null> {
   if (!(await repository.unlock())) return null;
-  return openSnapshot({ store: repository.store, repository, record });
+  const opener = new SnapshotOpener(repository);
+  return { reader: await opener.open({ record }), close: () => opener.close() };
 }
 
 export async function bothSides(it: OpenCase, reader: SnapshotReader | null): Promise<{ archived: Side; local: Side }> {

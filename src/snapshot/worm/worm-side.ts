@@ -251,6 +251,11 @@ export class WormSide {
     }
   }
 
+  /** Wipes keys of archives that were opened. */
+  close(): void {
+    this.#archived?.close();
+  }
+
   get bytesRead(): number {
     return this.#judge?.bytesRead ?? 0;
   }
