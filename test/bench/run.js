@@ -132,7 +132,7 @@ async function readings(tools) {
           if (warm !== undefined) note(warm, tool.name, (await read(view)).seconds);
           const pid = server();
           if (pid !== undefined)
-            note(`mount, peak memory after: ${cold.split(',')[0]} (MB)`, tool.name, peakMemory(pid) / MIB);
+            note(`mount, peak memory after: ${cold.replace(/, cold.*/, '')} (MB)`, tool.name, peakMemory(pid) / MIB);
         } finally {
           await tool.unmount();
         }
