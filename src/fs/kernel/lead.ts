@@ -9,7 +9,10 @@
 import { libc } from '../../posix/libc.ts';
 import { CONTROL, STATE } from './channel.ts';
 
-/** How often an empty queue is looked at before the leader sleeps; 0.4 µs each. */
+/**
+ * How often an empty queue is looked at before the leader sleeps; 0.4 µs each. With 24 of them `find` over 75,000 entries took 0.9
+ * or 2.2 s, as its requests come some 30 µs apart; with 256 it takes 0.9 s each time.
+ */
 const SPINS = 256;
 /** So many spins in vain in a row, and the next requests are waited for without. */
 const PATIENCE = 8;
