@@ -1,2 +1,2 @@
 #!/usr/bin/env node
-import '../dist/cli/mount-helper-main.js';
+import '../bundle/cli/mount-helper-main.js';

@@ -14,5 +14,5 @@ if (argv[0] === '--version' || argv[0] === '-V') {
   const spec = COMMANDS.find(({ name }) => name === commandWord(argv));
   if (spec?.early !== undefined && !argv.some((word) => word === '-h' || word === '--help')) await spec.early(argv);
   const { runProgram } = await import('./program.ts');
-  process.exit(await runProgram());
+  process.exit(await runProgram(argv));
 }

@@ -4,9 +4,13 @@
  */
 import { closeSync, readFileSync, writeSync } from 'node:fs';
 import module from 'node:module';
+import { entryUrl } from '../entries.ts';
 import { prepareReader } from '../fs/kernel/prepare.ts';
 import { asRozenError, errorStack } from './failure.ts';
 import { type MountAnswer, type MountRequest, REQUEST_END } from './mount-request.ts';
+
+// Before all else is loaded: a thread takes longer to start than the rest.
+const ahead = [prepareReader(entryUrl('vfs'))];
 
 const REQUEST_FD = 0;
 const ANSWER_FD = 3;
@@ -43,7 +47,6 @@ process.on('uncaughtException', (error) => {
 });
 
 try {
-  const ahead = [prepareReader(new URL('../fs/vfs/create.js', import.meta.url))];
   // While the parent may still be asking for a passphrase, everything is loaded.
   const { startMount } = await import('./mount-server.ts');
   const request = readRequest();

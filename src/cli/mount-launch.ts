@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { entryUrl } from '../entries.ts';
 import { stateHome } from '../repository/paths.ts';
 
 /** The process that will serve a mount, loading its modules while the command line is still being read. */
@@ -28,7 +29,7 @@ export function launch(): Launched {
   const log = openSync(logPath, 'a', 0o600);
   // The secrets of this process's environment are not the child's: what it needs comes through the pipe.
   const { ROZEN_PASSWORD: _password, ROZEN_PASSWORD_COMMAND: _command, ...env } = process.env;
-  const child = spawn(process.execPath, [fileURLToPath(new URL('./mount-child.js', import.meta.url)), TITLE_ROOM], {
+  const child = spawn(process.execPath, [fileURLToPath(entryUrl('mountChild')), TITLE_ROOM], {
     argv0: 'rozen',
     detached: true,
     env,

@@ -6,9 +6,6 @@ import { EXIT, exitCodeOf } from './exit.ts';
 import { nearest } from './values.ts';
 import { version } from './version.ts';
 
-/** The words of the command line, without node and the program. */
-const argv = process.argv.slice(2);
-
 function toOption(spec: OptionSpec): Option {
   const option = new Option(
     spec.flags,
@@ -100,7 +97,7 @@ function plain(message: string): string {
 }
 
 /** commander's message as one of ours: `error: unknown option '--st'\n(Did you mean --set?)` → one line with a hint. */
-function usageError(error: CommanderError, program: Command): RozenError {
+function usageError(error: CommanderError, program: Command, word: string | undefined): RozenError {
   const [first = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
   const meant = /\(Did you mean (?:one of )?(.*?)\?\)/.exec(rest.join(' '))?.[1];
   let hint = meant === undefined ? undefined : `did you mean ${meant}?`;
@@ -111,7 +108,7 @@ function usageError(error: CommanderError, program: Command): RozenError {
     );
     if (near !== undefined) hint = `did you mean ${near}?`;
   }
-  const named = program.commands.find((c) => c.name() === commandWord(argv));
+  const named = program.commands.find((c) => c.name() === word);
   hint ??= `see rozen ${named === undefined ? '' : `${named.name()} `}--help`;
   return new RozenError('usage', plain(first), { hint });
 }
@@ -119,7 +116,7 @@ function usageError(error: CommanderError, program: Command): RozenError {
 /** find(1)'s single-dash words, as people type them. */
 const FIND_WORDS = new Set(['-type', '-size', '-newer', '-name', '-older']);
 
-function acceptFindWords(): string[] {
+function acceptFindWords(argv: readonly string[]): readonly string[] {
   return commandWord(argv) === 'find' ? argv.map((word) => (FIND_WORDS.has(word) ? `-${word}` : word)) : argv;
 }
 
@@ -138,20 +135,21 @@ function joinNegativeValues(words: readonly string[]): string[] {
   return joined;
 }
 
-/** Parses, runs, prints the error if there is one; answers the exit code. */
-export async function runProgram(): Promise<number> {
+/** Parses the words of the command line, runs, prints the error if there is one; answers the exit code. */
+export async function runProgram(argv: readonly string[]): Promise<number> {
   let invocation: Invocation | undefined;
   const program = buildProgram((named) => {
     invocation = named;
   });
   try {
     try {
-      program.parse(joinNegativeValues(acceptFindWords()), { from: 'user' });
+      program.parse(joinNegativeValues(acceptFindWords(argv)), { from: 'user' });
     } catch (error) {
       const code = (error as CommanderError).code;
       if (code === 'commander.helpDisplayed') return EXIT.done;
       if (code === 'commander.help') return argv.includes('help') ? EXIT.done : EXIT.usage;
-      if (typeof code === 'string' && code.startsWith('commander.')) throw usageError(error as CommanderError, program);
+      if (typeof code === 'string' && code.startsWith('commander.'))
+        throw usageError(error as CommanderError, program, commandWord(argv));
       throw error;
     }
     if (invocation === undefined) throw new RozenError('usage', 'no command is named', { hint: 'see rozen --help' });

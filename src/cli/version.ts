@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { packageUrl } from '../entries.ts';
 
 /** Version of the package. */
 export function version(): string {
-  const path = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(path, 'utf8')) as { version: string }).version;
+  return (JSON.parse(readFileSync(packageUrl(), 'utf8')) as { version: string }).version;
 }

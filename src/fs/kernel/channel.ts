@@ -26,11 +26,7 @@ export interface ReaderData {
 }
 
 /** What a reader tells the main thread; the bytes alone are a request that met a miss. */
-export type ReaderMessage =
-  | Uint8Array
-  | { kind: 'ready' }
-  | { kind: 'problem'; text: string }
-  | { kind: 'interrupt'; raw: Uint8Array };
+export type ReaderMessage = Uint8Array | { kind: 'problem'; text: string } | { kind: 'interrupt'; raw: Uint8Array };
 
 export interface VfsModule {
   createVfs(init: unknown, thread: ReaderThread): Vfs | Promise<Vfs>;

@@ -1,5 +1,6 @@
 /** Starting reader threads, also ahead of time. Loads nothing but worker_threads: it is the first thing a mount does. */
 import type { Worker } from 'node:worker_threads';
+import { entryUrl } from '../../entries.ts';
 import { startThread } from '../../posix/thread.ts';
 
 /** What a reader thread begins with; all else comes in its first message (`ReaderData`). */
@@ -14,7 +15,7 @@ export interface ReaderStart {
  */
 export function prepareReader(module: URL): Worker {
   const workerData: ReaderStart = { module: module.href };
-  const reader = startThread(new URL('./reader.js', import.meta.url), workerData);
+  const reader = startThread(entryUrl('reader'), workerData);
   // Without a listener an error would end the process; `serve` adds those that tell of it.
   reader.on('error', () => {});
   return reader;

@@ -84,7 +84,6 @@ if (parentPort !== null && workerData !== null && 'module' in workerData) {
   let pass = (): void => {};
   const vfs = await module.createVfs(data.init, { worker: data.worker, busy: () => pass() });
   threadLoaded();
-  parentPort.postMessage({ kind: 'ready' } satisfies ReaderMessage);
   Atomics.wait(data.control, CONTROL.STATE, STATE.WAIT);
   if (Atomics.load(data.control, CONTROL.STATE) === STATE.GO) {
     const fd = Atomics.load(data.control, CONTROL.FD);

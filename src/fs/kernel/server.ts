@@ -89,17 +89,12 @@ class Server implements MountServer {
   }
 
   /**
-   * Starts the readers and mounts; both at once, as a thread takes 60 ms to start. The mount stands when the first reader
-   * is at work; the others join it.
+   * Starts a reader, mounts, and starts the others. Does not wait for them, which take 60 ms to start: the kernel keeps what
+   * is asked until the first is there. One that cannot start is replaced like one that dies, and at last the mount ends.
    */
   async start(): Promise<void> {
-    const count = Math.min(MAX_READERS, Math.max(1, this.options.readers ?? availableParallelism()));
-    const ready: Promise<void>[] = [];
-    for (let worker = 0; worker < count; worker++) ready.push(this.startReader(worker));
+    this.startReader(0);
     try {
-      const firstReady = Promise.any(ready);
-      // Without this a rejection would be unhandled while the mount still goes on.
-      firstReady.catch(() => {});
       this.fd = mount({
         mountpoint: this.mountpoint,
         source: this.options.source,
@@ -108,15 +103,15 @@ class Server implements MountServer {
       });
       process.on('exit', this.abort);
       this.shakeHands();
-      await firstReady.catch((error: AggregateError) => {
-        throw error.errors[0];
-      });
       this.openConnection();
     } catch (error) {
       await this.undoStart();
       throw error;
     }
     this.release(STATE.GO);
+    if (this.readers.size === 0) this.readerGone(0);
+    const count = Math.min(MAX_READERS, Math.max(1, this.options.readers ?? availableParallelism()));
+    for (let worker = 1; worker < count; worker++) this.startReader(worker);
     this.host.onInvalidate((change) => this.invalidate(change));
   }
 
@@ -137,7 +132,7 @@ class Server implements MountServer {
     Atomics.notify(this.control, CONTROL.STATE);
   }
 
-  private startReader(worker: number): Promise<void> {
+  private startReader(worker: number): void {
     const { init, transfer } = this.host.workerInit(worker);
     const data: ReaderData = {
       control: this.control,
@@ -152,22 +147,17 @@ class Server implements MountServer {
     threadLoads(reader);
     reader.postMessage(data, transfer);
     this.readers.add(reader);
-    return new Promise((resolve, reject) => {
-      reader.on('message', (message: ReaderMessage) => {
-        if (message instanceof Uint8Array) void this.answerLate(message);
-        else if (message.kind === 'ready') resolve();
-        else if (message.kind === 'problem') this.host.report(message.text);
-        else this.interrupt(message.raw);
-      });
-      reader.on('error', (error) => {
-        reject(error);
-        this.host.report(`a reader thread failed: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
-      });
-      reader.on('exit', () => {
-        reject(new RozenError('internal', 'a reader thread ended before it was ready'));
-        this.readers.delete(reader);
-        this.readerGone(worker);
-      });
+    reader.on('message', (message: ReaderMessage) => {
+      if (message instanceof Uint8Array) void this.answerLate(message);
+      else if (message.kind === 'problem') this.host.report(message.text);
+      else this.interrupt(message.raw);
+    });
+    reader.on('error', (error) => {
+      this.host.report(`a reader thread failed: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
+    });
+    reader.on('exit', () => {
+      this.readers.delete(reader);
+      this.readerGone(worker);
     });
   }
 
@@ -181,7 +171,7 @@ class Server implements MountServer {
     this.restarts = this.restarts.filter((time) => performance.now() - time < RESTARTS_MS);
     if (state === STATE.GO && this.restarts.length < MAX_RESTARTS) {
       this.restarts.push(performance.now());
-      this.startReader(worker).catch(() => {});
+      this.startReader(worker);
     } else if (this.readers.size === 0) {
       if (state === STATE.GO) this.abort();
       void this.finish();
@@ -383,7 +373,7 @@ class Server implements MountServer {
   }
 }
 
-/** Mounts and serves. The answer comes when the mount stands and every reader is at work. */
+/** Mounts and serves. The answer comes when the mount stands; its readers may still be starting. */
 export async function serve(options: ServeOptions): Promise<MountServer> {
   const mountpoint = await prepareMountpoint(options.mountpoint, options.keepClearOf);
   const server = new Server(mountpoint, options);

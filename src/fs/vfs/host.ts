@@ -11,6 +11,7 @@ import { type FetchCounters, Fetcher } from '../../cache/fetcher.ts';
 import { Miss } from '../../cache/miss.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { BlockSlots, createSlotMemory, type SlotCounters, type SlotMemory } from '../../cache/slots.ts';
+import { entryUrl } from '../../entries.ts';
 import { RozenError } from '../../errors.ts';
 import { EIO } from '../../posix/errno.ts';
 import type { Repository } from '../../repository/repository.ts';
@@ -69,7 +70,7 @@ const STATUS_MS = 500;
 
 export class MountHost implements VfsHost {
   readonly vfs: Vfs;
-  readonly module = new URL('./create.js', import.meta.url);
+  readonly module = entryUrl('vfs');
   readonly #options: VfsHostOptions;
   readonly #archives: OpenArchives;
   /** Null when the archives are read in place. */

@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
 import type { CodecSpec } from '../../archive/codec/index.ts';
 import type { SealContext } from '../../archive/frame.ts';
+import { entryUrl } from '../../entries.ts';
 import { RozenError } from '../../errors.ts';
 import { startThread, stopThread } from '../../posix/thread.ts';
 import type { Answer, Job, WorkerSetup } from './messages.ts';
@@ -158,7 +159,7 @@ export class WorkerPool {
   }
 
   #start(setup: WorkerSetup): Thread {
-    const worker = startThread(new URL('./worker.js', import.meta.url), setup);
+    const worker = startThread(entryUrl('dataWorker'), setup);
     const thread: Thread = { worker, held: 0, own: [] };
     worker.on('message', (answer: Answer) => this.#answered(thread, answer));
     worker.on('error', (error) => this.#fail(error));

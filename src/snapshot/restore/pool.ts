@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
 import type { ArchiveAccess } from '../../cache/frames.ts';
+import { entryUrl } from '../../entries.ts';
 import { RozenError } from '../../errors.ts';
 import { startThread, stopThread } from '../../posix/thread.ts';
 import type { Batch, BatchResult, FromWorker, ToWorker, WorkerSetup } from './messages.ts';
@@ -100,7 +101,7 @@ export class RestorePool {
     this.#done.push(done);
     const { verify, temporary } = this.#options;
     const workerData: WorkerSetup = { verify, temporary, done };
-    const worker = startThread(new URL('./worker.js', import.meta.url), workerData);
+    const worker = startThread(entryUrl('restoreWorker'), workerData);
     const thread: Thread = { worker, held: [] };
     worker.on('message', (message: FromWorker) => this.#heard(thread, message));
     worker.on('error', (error) => this.#fail(error));

@@ -1,6 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
+import { entryUrl } from '../../entries.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import { startThread, stopThread } from '../../posix/thread.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
@@ -98,7 +99,7 @@ export class BlockPool {
   }
 
   #start(): Thread {
-    const worker = startThread(new URL('./block-worker.js', import.meta.url));
+    const worker = startThread(entryUrl('blockWorker'));
     const thread: Thread = { worker, waiting: [] };
     const fail = (error: Error): void => {
       this.#failure ??= error;
