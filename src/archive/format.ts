@@ -78,6 +78,8 @@ export const MAX_ARCHIVE_SIZE = 8 * 1024 ** 3 + 256 * 1024 ** 2;
 export const MAX_STREAM = 8 * 1024 ** 3;
 /** Files of this size or more begin at a block boundary of the stream. */
 export const ALIGN_FROM = 4 * 1024 * 1024;
+/** A block of such a file is compressed in parts of so much plaintext: a reader of a few bytes decodes no more than one or two. */
+export const PART_SIZE = 64 * 1024;
 /** Chunks of one data archive: their table (44 bytes each) stays within MAX_INDEX_BODY. */
 export const MAX_CHUNKS = 1_500_000;
 /** No chunk is longer, whatever chunker made it. */

@@ -5,7 +5,7 @@
  * plaintext 48, ChaCha20-Poly1305 45, the fixed costs of the native calls 10.
  */
 import { corrupt, RozenError } from '../errors.ts';
-import { type CodecSpec, compressBound, compressInto, decompress } from './codec/index.ts';
+import { type CodecSpec, compressBound, compressInto, decompress, decompressPart } from './codec/index.ts';
 import { openAead, randomNonce, sealAeadInto } from './crypto/aead.ts';
 import { blake3 } from './crypto/blake3.ts';
 import {
@@ -86,6 +86,8 @@ export interface SealOptions {
   sequence: number;
   plaintext: Uint8Array;
   codec: CodecSpec;
+  /** DATA: readers will want parts of it; see `openFramePart`. */
+  parts?: boolean;
   /** DATA: where in this block the first record begins; none by default. Other types: left out. */
   firstRecord?: number;
   /** Structure only, never content: it stands in the clear. */
@@ -106,7 +108,7 @@ export function sealFrame(context: SealContext, options: SealOptions): Buffer {
   }
   const room = INNER_HEADER_SIZE + compressBound(plaintext.length);
   if (scratch.length < room) scratch = Buffer.alloc(room);
-  const packed = compressInto(options.codec, plaintext, scratch.subarray(INNER_HEADER_SIZE, room));
+  const packed = compressInto(options.codec, plaintext, scratch.subarray(INNER_HEADER_SIZE, room), options.parts);
   const inner = scratch.subarray(0, INNER_HEADER_SIZE + packed.length);
   inner.fill(0, 0, INNER_HEADER_SIZE);
   inner[INNER_OFFSETS.codec] = packed.codec;
@@ -311,15 +313,46 @@ export function openFrameHeader(
   return openSealed(context, frame, expect, target);
 }
 
-function openSealed(context: SealContext, bytes: Uint8Array, expect: OpenExpect, target?: Uint8Array): OpenedFrame {
+/**
+ * The bytes `from` … `to` of a frame's plaintext, checked as `openFrame` does but for the hash of the plaintext; null when all of
+ * it must be decoded for them.
+ */
+export function openFramePart(
+  context: SealContext,
+  frame: Uint8Array,
+  expect: OpenExpect,
+  range: { from: number; to: number },
+): Buffer | null {
+  const { inner, codec, plainLength } = unseal(context, frame, expect);
+  const { from, to } = range;
+  if (to > plainLength) throw failure(context, expect)(`it ends at ${plainLength}, content goes on to ${to}`);
+  const stored = inner.subarray(INNER_HEADER_SIZE);
+  if (codec === CODEC_NONE && stored.length !== plainLength) return null;
+  try {
+    return decompressPart(codec, stored, from, to);
+  } catch (cause) {
+    throw failure(context, expect)(cause instanceof Error ? cause.message : 'it cannot be decompressed', cause);
+  }
+}
+
+function failure(context: SealContext, { type, sequence }: OpenExpect): (why: string, cause?: unknown) => RozenError {
+  return (why, cause) =>
+    corrupt(`archive ${hex(context.archiveId)}: ${type} frame${sequence === undefined ? '' : ` ${sequence}`}: ${why}`, {
+      cause,
+    });
+}
+
+interface Unsealed {
+  header: OuterHeader;
+  /** The inner header and the stored bytes. */
+  inner: Buffer;
+  codec: number;
+  plainLength: number;
+}
+
+function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect): Unsealed {
   const frame = asBuffer(bytes);
-  const fail = (why: string, cause?: unknown) =>
-    corrupt(
-      `archive ${hex(context.archiveId)}: ${expect.type} frame${expect.sequence === undefined ? '' : ` ${expect.sequence}`}: ${why}`,
-      {
-        cause,
-      },
-    );
+  const fail = failure(context, expect);
   const header = readOuterHeader(frame);
   if (typeof header === 'string') throw fail(header);
   if (header.frameLength !== frame.length) throw fail(`${frame.length} bytes instead of ${header.frameLength}`);
@@ -341,6 +374,12 @@ function openSealed(context: SealContext, bytes: Uint8Array, expect: OpenExpect,
   if (inner[1] !== 0 || inner[2] !== 0 || inner[3] !== 0) throw fail('reserved bytes of the inner header are set');
   const plainLength = inner.readUInt32LE(INNER_OFFSETS.plainLength);
   if (plainLength > maxPlain(header.type)) throw fail(`a plaintext of ${plainLength} bytes`);
+  return { header, inner, codec, plainLength };
+}
+
+function openSealed(context: SealContext, bytes: Uint8Array, expect: OpenExpect, target?: Uint8Array): OpenedFrame {
+  const fail = failure(context, expect);
+  const { header, inner, codec, plainLength } = unseal(context, bytes, expect);
   const firstRecord = inner.readUInt32LE(INNER_OFFSETS.firstRecord);
   const stored = inner.subarray(INNER_HEADER_SIZE);
   let plaintext: Buffer;

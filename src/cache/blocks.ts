@@ -4,7 +4,7 @@
  */
 
 import { BLOCK_SIZE } from '../archive/format.ts';
-import { openFrame, type SealContext } from '../archive/frame.ts';
+import { openFrame, openFramePart, type SealContext } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
 import { type ArchiveAccess, hintFrames, readFrame } from './frames.ts';
 import type { BlockSlots } from './slots.ts';
@@ -19,8 +19,31 @@ const SEQUENCE = 3;
 
 /** How many sealed bytes the disk reads ahead of a sequential reader, and how few are left when it is told to go on. */
 const HINT = 16 * 1024 * 1024;
+/** A read of more of a block than this has it decoded whole. */
+const PART_LIMIT = BLOCK_SIZE / 2;
+
 /** Whoever fetches is told of a reader's progress each so many blocks. */
 const TELL_EACH = 2;
+
+/** Blocks that a thread has lately opened in part. Whoever comes back to one, or goes on to the next, gets it whole. */
+class Touched {
+  readonly #keys = new Float64Array(32);
+  #next = 0;
+
+  has(handle: number, block: number): boolean {
+    return this.#keys.includes(keyOf(handle, block));
+  }
+
+  add(handle: number, block: number): void {
+    this.#keys[this.#next] = keyOf(handle, block);
+    this.#next = (this.#next + 1) % this.#keys.length;
+  }
+}
+
+/** Handles begin with 1, so no key is 0. */
+function keyOf(handle: number, block: number): number {
+  return handle * 2 ** 20 + block;
+}
 
 export interface PieceSink {
   push(bytes: Uint8Array): void;
@@ -30,8 +53,8 @@ export interface PieceSink {
 export interface BlockMeter {
   /** A frame was read from the store's file: `sealed` bytes of it. */
   frame(sealed: number): void;
-  /** Work of a fraction of a millisecond begins: a decoding, or waiting for another thread's. */
-  busy(): void;
+  /** Work of a fraction of a millisecond begins: a decoding, or waiting for another thread's. `ahead`: nobody waits for it. */
+  busy(ahead?: boolean): void;
   /** A reader that goes through an archive that is not on this machine, in order, is at this block. */
   inOrder?(access: ArchiveAccess, block: number): void;
 }
@@ -46,6 +69,7 @@ export class BlockReader {
   /** The archive whose file the kernel reads ahead, and up to which offset. */
   #hinted: ArchiveAccess | null = null;
   #hintedEnd = 0;
+  readonly #touched = new Touched();
   /** What `inOrder` was told last. */
   #told: ArchiveAccess | null = null;
   #toldBlock = 0;
@@ -64,11 +88,22 @@ export class BlockReader {
    */
   read(access: ArchiveAccess, range: { offset: number; length: number }, held: number[], sink: PieceSink): void {
     const end = range.offset + range.length;
+    const first = Math.floor(range.offset / BLOCK_SIZE);
     let at = range.offset;
     while (at < end) {
       const block = Math.floor(at / BLOCK_SIZE);
       const from = at - block * BLOCK_SIZE;
       const upTo = Math.min(end - block * BLOCK_SIZE, BLOCK_SIZE);
+      if (upTo - from <= PART_LIMIT && this.#isRandom(access.handle, first, block)) {
+        this.#meter.busy();
+        this.#touched.add(access.handle, block);
+        const part = this.#decodePart(access, block, { from, to: upTo });
+        if (part !== null) {
+          sink.push(part);
+          at = block * BLOCK_SIZE + upTo;
+          continue;
+        }
+      }
       if (!this.#slots.ready(access.handle, block)) this.#meter.busy();
       const slot = this.#slots.acquire(access.handle, block, (target) => this.#decode(access, block, target));
       let bytes: Buffer;
@@ -102,7 +137,7 @@ export class BlockReader {
       const block = this.#aheadNext++;
       try {
         const ahead = this.#slots.ahead(access.handle, block, (target) => {
-          this.#meter.busy();
+          this.#meter.busy(true);
           return this.#decode(access, block, target);
         });
         if (ahead) return true;
@@ -152,7 +187,25 @@ export class BlockReader {
     this.#hintedEnd += HINT;
   }
 
+  /** That nobody has looked at the block or the one before it lately, but for the read that began with block `first`. */
+  #isRandom(handle: number, first: number, block: number): boolean {
+    for (let near = block - 1; near <= block; near++)
+      if (this.#slots.has(handle, near) || (near < first && this.#touched.has(handle, near))) return false;
+    return !this.#touched.has(handle, block);
+  }
+
+  #decodePart(access: ArchiveAccess, block: number, range: { from: number; to: number }): Buffer | null {
+    const frame = this.#frame(access, block);
+    return openFramePart(sealContext(access), frame, { type: 'DATA', sequence: block + 1 }, range);
+  }
+
   #decode(access: ArchiveAccess, block: number, target: Buffer): number {
+    const frame = this.#frame(access, block);
+    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
+      .length;
+  }
+
+  #frame(access: ArchiveAccess, block: number): Buffer {
     const { blockOffsets, blockLengths } = access;
     if (blockOffsets === null || blockLengths === null) throw corrupt(`${access.object}: it has no block table`);
     const offset = blockOffsets[block];
@@ -162,8 +215,7 @@ export class BlockReader {
     }
     const frame = readFrame(access, offset, length);
     this.#meter.frame(length);
-    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
-      .length;
+    return frame;
   }
 }
 

@@ -124,9 +124,10 @@ export interface ReaderThread {
   worker: number;
   /**
    * To be called before work of more than some 20 µs (decoding a block or page, waiting for another thread): another
-   * reader then takes the next requests meanwhile. Costs next to nothing when called again.
+   * reader may then take the next requests meanwhile. `ahead`: nobody waits for this work. Costs next to nothing when called
+   * again.
    */
-  busy(): void;
+  busy(ahead?: boolean): void;
 }
 
 /** A change that the kernel may have cached: the listing of a folder, or one name in it. */

@@ -1,7 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type CodecSpec, compress, decompress, parseCodec } from '../../src/archive/codec/index.ts';
+import {
+  type CodecSpec,
+  compress,
+  compressBound,
+  compressInto,
+  decompress,
+  decompressPart,
+  parseCodec,
+} from '../../src/archive/codec/index.ts';
 import { blake3 } from '../../src/archive/crypto/blake3.ts';
 import {
   BLOCK_SIZE,
@@ -11,12 +19,14 @@ import {
   HASH_SIZE,
   NO_RECORD,
   OUTER_HEADER_SIZE,
+  PART_SIZE,
 } from '../../src/archive/format.ts';
 import {
   blockHash,
   checkBlockHash,
   openFrame,
   openFrameHeader,
+  openFramePart,
   parseOuterHeader,
   plainFrame,
   type SealContext,
@@ -92,6 +102,43 @@ describe('codecs', () => {
     );
   });
 
+  it('decode parts alone, and never more of a frame than there is', () => {
+    const plain = Buffer.concat(Array.from({ length: 8 }, (_, i) => Buffer.alloc(PART_SIZE / 2, `part ${i % 5} `)));
+    const target = Buffer.alloc(compressBound(plain.length));
+    const packed = compressInto({ codec: 'zstd' }, plain, target, true);
+    const bytes = target.subarray(0, packed.length);
+    expect(decompress(packed.codec, bytes, plain.length).equals(plain)).toBe(true);
+    fc.assert(
+      fc.property(fc.nat(plain.length - 1), fc.nat(plain.length), (from, length) => {
+        const to = Math.min(plain.length, from + 1 + length);
+        const part = decompressPart(packed.codec, bytes, from, to);
+        // All parts are all of it.
+        const all = from < PART_SIZE && to > plain.length - PART_SIZE;
+        expect(part === null).toBe(all);
+        if (part !== null) expect(part.equals(plain.subarray(from, to))).toBe(true);
+      }),
+    );
+    fc.assert(
+      fc.property(
+        fc.nat(bytes.length - 1),
+        fc.nat(255),
+        fc.nat(bytes.length),
+        fc.nat(plain.length),
+        (at, byte, end, to) => {
+          const damaged = Buffer.from(bytes.subarray(0, end));
+          if (at < end) damaged[at] = byte;
+          try {
+            const part = decompressPart(packed.codec, damaged, 0, to);
+            if (part !== null) expect(part.length).toBe(to);
+          } catch (error) {
+            expect((error as RozenError).code).toBe('corrupt');
+          }
+        },
+      ),
+      { numRuns: 2000 },
+    );
+  });
+
   it('are parsed from the command line', () => {
     expect(parseCodec('zstd:19')).toEqual({ codec: 'zstd', level: 19 });
     expect(parseCodec('lz4')).toEqual({ codec: 'lz4' });
@@ -121,6 +168,36 @@ describe('frames', () => {
         },
       ),
       { numRuns: 60 },
+    );
+  });
+
+  it('give any part of a block that was sealed in parts', () => {
+    fc.assert(
+      fc.property(content, fc.constantFrom(...codecs), fc.boolean(), fc.nat(), fc.nat(), (some, codec, parts, a, b) => {
+        const plaintext = Buffer.concat([some, some, some]);
+        if (plaintext.length === 0) return;
+        const frame = sealFrame(context, { type: 'DATA', sequence: 4, plaintext, codec, parts });
+        const [from, to] = [a % plaintext.length, 1 + (b % plaintext.length)].sort((x, y) => x - y) as [number, number];
+        const part = openFramePart(context, frame, { type: 'DATA', sequence: 4 }, { from, to });
+        if (part !== null) expect(part.equals(plaintext.subarray(from, to))).toBe(true);
+        expect(openFrame(context, frame, { type: 'DATA', sequence: 4 }).equals(plaintext)).toBe(true);
+      }),
+      { numRuns: 60 },
+    );
+    const frame = sealFrame(context, {
+      type: 'DATA',
+      sequence: 4,
+      plaintext: Buffer.alloc(9),
+      codec: { codec: 'none' },
+    });
+    const range = { from: 0, to: 10 };
+    expect(() => openFramePart(context, frame, { type: 'DATA', sequence: 4 }, range)).toThrow(/ends at 9/);
+    expect(() => openFramePart(context, frame, { type: 'DATA', sequence: 5 }, { from: 0, to: 1 })).toThrow(
+      /sequence 4/,
+    );
+    frame[frame.length - HASH_SIZE - 1]! ^= 1;
+    expect(() => openFramePart(context, frame, { type: 'DATA', sequence: 4 }, { from: 0, to: 1 })).toThrow(
+      /authentication/,
     );
   });
 

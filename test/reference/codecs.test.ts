@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { compressLz4, lz4Bound } from '../../src/archive/codec/lz4.ts';
-import { compressZstd, zstdBound } from '../../src/archive/codec/zstd.ts';
+import { compressZstd, compressZstdParts, zstdBound } from '../../src/archive/codec/zstd.ts';
 import { textLike } from '../archive/sample.ts';
 import { decodeLz4 } from './lz4.ts';
 import { decodeZstd } from './zstd.ts';
@@ -28,6 +28,8 @@ describe('the reference decoders', () => {
     for (const level of [1, 3, 6, 9, 15, 19, 22]) {
       const length = compressZstd(plain, packed, level);
       expect(Buffer.compare(decodeZstd(packed.subarray(0, length)), plain), `level ${level}`).toBe(0);
+      const parts = compressZstdParts(plain, packed, level);
+      if (parts > 0) expect(Buffer.compare(decodeZstd(packed.subarray(0, parts)), plain), `level ${level}`).toBe(0);
     }
     const lz4 = Buffer.alloc(lz4Bound(plain.length));
     expect(Buffer.compare(decodeLz4(lz4.subarray(0, compressLz4(plain, lz4))), plain)).toBe(0);

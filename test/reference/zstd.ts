@@ -1,5 +1,5 @@
 /**
- * A slow, plain Zstandard decoder (RFC 8878), enough for what an archive holds: one frame, no dictionary. Bits are read
+ * A slow, plain Zstandard decoder (RFC 8878), enough for what an archive holds: frames without a dictionary. Bits are read
  * one by one, tables are built as the RFC says, nothing is optimised. Section numbers are the RFC's.
  */
 
@@ -358,8 +358,17 @@ function realOffset(state: FrameState, value: number, literalLength: number): nu
   return offset;
 }
 
-/** The content of one zstd frame. */
+/** The content of zstd frames, one after the other. */
 export function decodeZstd(bytes: Uint8Array): Uint8Array {
+  const out: number[] = [];
+  let at = 0;
+  do at += readFrame(out, bytes.subarray(at));
+  while (at < bytes.length);
+  return Uint8Array.from(out);
+}
+
+/** Appends the content of the frame that `bytes` begins with; returns its length. */
+function readFrame(out: number[], bytes: Uint8Array): number {
   check(
     bytes.length >= 6 && bytes[0] === 0x28 && bytes[1] === 0xb5 && bytes[2] === 0x2f && bytes[3] === 0xfd,
     'no frame',
@@ -389,6 +398,8 @@ export function decodeZstd(bytes: Uint8Array): Uint8Array {
     else check(false, 'a reserved block type');
     at += type === 1 ? 1 : size;
   }
-  check(at + (descriptor & 0b100 ? 4 : 0) === bytes.length, 'bytes after the frame');
-  return Uint8Array.from(state.out);
+  if ((descriptor & 0b100) !== 0) at += 4;
+  check(at <= bytes.length, 'a checksum cut off');
+  for (const byte of state.out) out.push(byte);
+  return at;
 }

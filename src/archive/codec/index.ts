@@ -2,7 +2,15 @@ import { corrupt, RozenError } from '../../errors.ts';
 import { CODEC_LZ4, CODEC_NONE, CODEC_ZSTD } from '../format.ts';
 import { compressLz4, decompressLz4, lz4Bound } from './lz4.ts';
 import { decompressNone } from './none.ts';
-import { compressZstd, decompressZstd, ZSTD_DEFAULT_LEVEL, ZSTD_MAX_LEVEL, zstdBound } from './zstd.ts';
+import {
+  compressZstd,
+  compressZstdParts,
+  decompressZstd,
+  decompressZstdPart,
+  ZSTD_DEFAULT_LEVEL,
+  ZSTD_MAX_LEVEL,
+  zstdBound,
+} from './zstd.ts';
 
 export interface CodecSpec {
   codec: 'none' | 'lz4' | 'zstd';
@@ -59,18 +67,20 @@ export function compressBound(length: number): number {
 
 /**
  * Compresses `plain` into `target` (at least `compressBound(plain.length)` bytes). Returns what lies there: the codec number
- * and the length. Falls back to a plain copy when less than 3 % are saved.
+ * and the length. Falls back to a plain copy when less than 3 % are saved. With `parts`, a reader may decode a part alone
+ * (`decompressPart`) where the codec can do that.
  */
 export function compressInto(
   spec: CodecSpec,
   plain: Uint8Array,
   target: Uint8Array,
+  parts = false,
 ): { codec: number; length: number } {
   const limit = limitOf(plain.length);
   if (spec.codec === 'zstd') {
     const level = spec.level ?? ZSTD_DEFAULT_LEVEL;
     if (level <= QUICK_LEVEL || !isDense(plain, target)) {
-      const length = compressZstd(plain, target, level);
+      const length = parts ? compressZstdParts(plain, target, level) : compressZstd(plain, target, level);
       if (length <= limit) return { codec: CODEC_ZSTD, length };
     }
   } else if (spec.codec === 'lz4') {
@@ -105,4 +115,13 @@ export function decompress(codec: number, bytes: Uint8Array, plainLength: number
   else if (codec === CODEC_NONE) decompressNone(bytes, plain);
   else throw corrupt(`unknown codec ${codec}`);
   return plain;
+}
+
+/**
+ * The bytes `from` … `to` of a plaintext, if less than all of it must be decoded for them; null otherwise. The result may be a view
+ * of `bytes`. 'corrupt' as `decompress`.
+ */
+export function decompressPart(codec: number, bytes: Buffer, from: number, to: number): Buffer | null {
+  if (codec === CODEC_NONE) return bytes.subarray(from, to);
+  return codec === CODEC_ZSTD ? decompressZstdPart(bytes, from, to) : null;
 }

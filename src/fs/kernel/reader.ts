@@ -49,7 +49,8 @@ function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
     control[at] = request.words[IN_HEADER.UNIQUE]!;
     control[at + 1] = request.words[IN_HEADER.UNIQUE + 1]!;
     const large = request.opcode === OPCODE.READ && request.words[IN.READ.LENGTH]! > LARGE_READ;
-    if (large || lead.more()) lead.pass();
+    if (large) lead.work();
+    else if (lead.more()) lead.pass();
     try {
       vfs.pump();
       dispatch(request, vfs, reply);
@@ -81,13 +82,15 @@ if (parentPort !== null && workerData !== null && 'module' in workerData) {
   libc();
   threadLoaded();
   const data = await received;
+  let work = (): void => {};
   let pass = (): void => {};
-  const vfs = await module.createVfs(data.init, { worker: data.worker, busy: () => pass() });
+  const vfs = await module.createVfs(data.init, { worker: data.worker, busy: (ahead) => (ahead ? pass() : work()) });
   threadLoaded();
   Atomics.wait(data.control, CONTROL.STATE, STATE.WAIT);
   if (Atomics.load(data.control, CONTROL.STATE) === STATE.GO) {
     const fd = Atomics.load(data.control, CONTROL.FD);
     const lead = new Lead(data.control, data.worker, fd);
+    work = lead.work;
     pass = lead.pass;
     serve(data, fd, vfs, lead);
   }

@@ -42,7 +42,7 @@ export interface SnapshotVfsOptions {
   /** Takes in what was posted; called when the epoch has moved. */
   receive: (vfs: SnapshotVfs) => void;
   /** Work of a fraction of a millisecond begins: see ReaderThread.busy. */
-  busy: () => void;
+  busy: (ahead?: boolean) => void;
   /** Content of an archive that must be fetched is read in order, and the reader is at this block. */
   inOrder: (handle: number, block: number) => void;
   /** Tells of damage that a request met. */

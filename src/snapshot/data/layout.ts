@@ -178,7 +178,7 @@ export class FileLayout {
       this.#note(chunk);
       this.#addExtent(pack.number, offset, chunk.length);
     }
-    pack.put(slab.data.subarray(start, start + length));
+    pack.put(slab.data.subarray(start, start + length), this.size >= ALIGN_FROM);
     this.newBytes += length;
     return true;
   }

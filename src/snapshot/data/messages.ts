@@ -20,7 +20,17 @@ export type Job =
   /** The next piece of the file that this worker has open. */
   | { kind: 'piece'; job: number; slab: number }
   /** Seal the first `length` bytes of a slot's plaintext; answers with the length of the frame. */
-  | { kind: 'seal'; job: number; slot: number; archive: number; sequence: number; length: number; firstRecord: number }
+  | {
+      kind: 'seal';
+      job: number;
+      slot: number;
+      archive: number;
+      sequence: number;
+      length: number;
+      firstRecord: number;
+      /** Content of a large file: parts of it will be read. */
+      parts: boolean;
+    }
   /** Introduces an archive; no answer. */
   | { kind: 'archive'; archive: number; context: SealContext }
   /** Forgets an archive and its key; no answer. */

@@ -52,6 +52,8 @@ export class Pack {
   #slot = -1;
   #fill = 0;
   #firstRecord = NO_RECORD;
+  /** Bytes of the block that are content of large files. */
+  #large = 0;
 
   private constructor(options: {
     environment: PackEnvironment;
@@ -142,7 +144,8 @@ export class Pack {
     this.put(bytes);
   }
 
-  put(bytes: Uint8Array): void {
+  /** `large`: content of a file of which parts will be read. */
+  put(bytes: Uint8Array, large = false): void {
     let at = 0;
     while (at < bytes.length) {
       if (this.#slot < 0) this.#openBlock();
@@ -151,6 +154,7 @@ export class Pack {
       plain.set(take === bytes.length ? bytes : bytes.subarray(at, at + take), this.#fill);
       at += take;
       this.#fill += take;
+      if (large) this.#large += take;
       this.#position += take;
       if (this.#fill === BLOCK_SIZE) this.#sealBlock();
     }
@@ -198,6 +202,7 @@ export class Pack {
     this.#slot = this.#environment.pool().takeSlot();
     this.#fill = 0;
     this.#firstRecord = NO_RECORD;
+    this.#large = 0;
   }
 
   #sealBlock(): void {
@@ -209,7 +214,8 @@ export class Pack {
     const sequence = this.#nextSeal++;
     this.#slot = -1;
     this.#fill = 0;
-    pool.seal({ slot, archive: this.number, sequence, length, firstRecord: this.#firstRecord }).then(
+    const parts = this.#large > length / 2;
+    pool.seal({ slot, archive: this.number, sequence, length, firstRecord: this.#firstRecord, parts }).then(
       (frameLength) => this.#append(sequence, { slot, frameLength, plainLength: length }),
       (error) => this.#environment.fail(error),
     );

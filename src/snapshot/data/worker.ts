@@ -37,6 +37,7 @@ function run(job: Exclude<Job, { kind: 'archive' | 'forget' | 'close' }>): numbe
         plaintext: slot.plain.subarray(0, job.length),
         codec: setup.codec,
         firstRecord: job.firstRecord,
+        parts: job.parts,
         target: slot.frame,
       });
       return frame.length;
