@@ -86,7 +86,7 @@ export interface SealOptions {
   sequence: number;
   plaintext: Uint8Array;
   codec: CodecSpec;
-  /** DATA: readers will want parts of it; see `openFramePart`. */
+  /** DATA: readers will want parts of it; see `UnsealedFrame`. */
   parts?: boolean;
   /** DATA: where in this block the first record begins; none by default. Other types: left out. */
   firstRecord?: number;
@@ -314,24 +314,40 @@ export function openFrameHeader(
 }
 
 /**
- * The bytes `from` … `to` of a frame's plaintext, checked as `openFrame` does but for the hash of the plaintext; null when all of
- * it must be decoded for them.
+ * A frame that is authenticated and deciphered, but not yet decoded, in memory of its own. Checked as by `openFrame`, but for the
+ * hash of the plaintext: the tag has proved that these are the bytes that were sealed.
  */
-export function openFramePart(
-  context: SealContext,
-  frame: Uint8Array,
-  expect: OpenExpect,
-  range: { from: number; to: number },
-): Buffer | null {
-  const { inner, codec, plainLength } = unseal(context, frame, expect);
-  const { from, to } = range;
-  if (to > plainLength) throw failure(context, expect)(`it ends at ${plainLength}, content goes on to ${to}`);
-  const stored = inner.subarray(INNER_HEADER_SIZE);
-  if (codec === CODEC_NONE && stored.length !== plainLength) return null;
-  try {
-    return decompressPart(codec, stored, from, to);
-  } catch (cause) {
-    throw failure(context, expect)(cause instanceof Error ? cause.message : 'it cannot be decompressed', cause);
+export class UnsealedFrame {
+  readonly #unsealed: Unsealed;
+  readonly #fail: (why: string, cause?: unknown) => RozenError;
+
+  constructor(context: SealContext, frame: Uint8Array, expect: OpenExpect) {
+    this.#unsealed = unseal(context, frame, expect);
+    this.#fail = failure(context, expect);
+  }
+
+  /** The bytes `from` … `to` of the plaintext; null when all of it must be decoded for them. */
+  part(from: number, to: number): Buffer | null {
+    const { inner, codec, plainLength } = this.#unsealed;
+    if (to > plainLength) throw this.#fail(`it ends at ${plainLength}, content goes on to ${to}`);
+    const stored = inner.subarray(INNER_HEADER_SIZE);
+    if (codec === CODEC_NONE && stored.length !== plainLength) return null;
+    return this.#decode(() => decompressPart(codec, stored, from, to));
+  }
+
+  /** Decodes all of it to the front of `target`; returns its length. */
+  whole(target: Uint8Array): number {
+    const { inner, codec, plainLength } = this.#unsealed;
+    if (target.length < plainLength) throw this.#fail(`a plaintext of ${plainLength} bytes`);
+    return this.#decode(() => decompress(codec, inner.subarray(INNER_HEADER_SIZE), plainLength, target)).length;
+  }
+
+  #decode<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (cause) {
+      throw this.#fail(cause instanceof Error ? cause.message : 'it cannot be decompressed', cause);
+    }
   }
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { BLOCK_SIZE } from '../archive/format.ts';
-import { openFrame, openFramePart, type SealContext } from '../archive/frame.ts';
+import { type SealContext, UnsealedFrame } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
 import { type ArchiveAccess, hintFrames, readFrame } from './frames.ts';
 import type { BlockSlots } from './slots.ts';
@@ -55,6 +55,8 @@ export interface BlockMeter {
   frame(sealed: number): void;
   /** Work of a fraction of a millisecond begins: a decoding, or waiting for another thread's. `ahead`: nobody waits for it. */
   busy(ahead?: boolean): void;
+  /** Less than a block was decoded for a read. */
+  part?(): void;
   /** A reader that goes through an archive that is not on this machine, in order, is at this block. */
   inOrder?(access: ArchiveAccess, block: number): void;
 }
@@ -94,18 +96,22 @@ export class BlockReader {
       const block = Math.floor(at / BLOCK_SIZE);
       const from = at - block * BLOCK_SIZE;
       const upTo = Math.min(end - block * BLOCK_SIZE, BLOCK_SIZE);
+      let unsealed: UnsealedFrame | null = null;
       if (upTo - from <= PART_LIMIT && this.#isRandom(access.handle, first, block)) {
         this.#meter.busy();
         this.#touched.add(access.handle, block);
-        const part = this.#decodePart(access, block, { from, to: upTo });
+        unsealed = this.#unseal(access, block);
+        const part = unsealed.part(from, upTo);
         if (part !== null) {
+          this.#meter.part?.();
           sink.push(part);
           at = block * BLOCK_SIZE + upTo;
           continue;
         }
       }
       if (!this.#slots.ready(access.handle, block)) this.#meter.busy();
-      const slot = this.#slots.acquire(access.handle, block, (target) => this.#decode(access, block, target));
+      const decode = (target: Buffer): number => (unsealed ?? this.#unseal(access, block)).whole(target);
+      const slot = this.#slots.acquire(access.handle, block, decode);
       let bytes: Buffer;
       if (slot >= 0) {
         held.push(slot);
@@ -113,7 +119,7 @@ export class BlockReader {
         if (upTo === BLOCK_SIZE) this.#slots.spent(slot);
       } else {
         const target = Buffer.allocUnsafeSlow(BLOCK_SIZE);
-        bytes = target.subarray(0, this.#decode(access, block, target));
+        bytes = target.subarray(0, decode(target));
       }
       if (bytes.length < upTo) {
         throw corrupt(`${access.object}: block ${block} ends at ${bytes.length}, content goes on to ${upTo}`);
@@ -138,7 +144,7 @@ export class BlockReader {
       try {
         const ahead = this.#slots.ahead(access.handle, block, (target) => {
           this.#meter.busy(true);
-          return this.#decode(access, block, target);
+          return this.#unseal(access, block).whole(target);
         });
         if (ahead) return true;
       } catch (error) {
@@ -194,18 +200,7 @@ export class BlockReader {
     return !this.#touched.has(handle, block);
   }
 
-  #decodePart(access: ArchiveAccess, block: number, range: { from: number; to: number }): Buffer | null {
-    const frame = this.#frame(access, block);
-    return openFramePart(sealContext(access), frame, { type: 'DATA', sequence: block + 1 }, range);
-  }
-
-  #decode(access: ArchiveAccess, block: number, target: Buffer): number {
-    const frame = this.#frame(access, block);
-    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
-      .length;
-  }
-
-  #frame(access: ArchiveAccess, block: number): Buffer {
+  #unseal(access: ArchiveAccess, block: number): UnsealedFrame {
     const { blockOffsets, blockLengths } = access;
     if (blockOffsets === null || blockLengths === null) throw corrupt(`${access.object}: it has no block table`);
     const offset = blockOffsets[block];
@@ -215,7 +210,7 @@ export class BlockReader {
     }
     const frame = readFrame(access, offset, length);
     this.#meter.frame(length);
-    return frame;
+    return new UnsealedFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1 });
   }
 }
 

@@ -26,12 +26,12 @@ import {
   checkBlockHash,
   openFrame,
   openFrameHeader,
-  openFramePart,
   parseOuterHeader,
   plainFrame,
   type SealContext,
   sealedFrameLength,
   sealFrame,
+  UnsealedFrame,
 } from '../../src/archive/frame.ts';
 import { RozenError } from '../../src/errors.ts';
 
@@ -178,7 +178,7 @@ describe('frames', () => {
         if (plaintext.length === 0) return;
         const frame = sealFrame(context, { type: 'DATA', sequence: 4, plaintext, codec, parts });
         const [from, to] = [a % plaintext.length, 1 + (b % plaintext.length)].sort((x, y) => x - y) as [number, number];
-        const part = openFramePart(context, frame, { type: 'DATA', sequence: 4 }, { from, to });
+        const part = new UnsealedFrame(context, frame, { type: 'DATA', sequence: 4 }).part(from, to);
         if (part !== null) expect(part.equals(plaintext.subarray(from, to))).toBe(true);
         expect(openFrame(context, frame, { type: 'DATA', sequence: 4 }).equals(plaintext)).toBe(true);
       }),
@@ -190,15 +190,12 @@ describe('frames', () => {
       plaintext: Buffer.alloc(9),
       codec: { codec: 'none' },
     });
-    const range = { from: 0, to: 10 };
-    expect(() => openFramePart(context, frame, { type: 'DATA', sequence: 4 }, range)).toThrow(/ends at 9/);
-    expect(() => openFramePart(context, frame, { type: 'DATA', sequence: 5 }, { from: 0, to: 1 })).toThrow(
-      /sequence 4/,
-    );
+    const open = (sequence: number) => new UnsealedFrame(context, frame, { type: 'DATA', sequence });
+    expect(() => open(4).part(0, 10)).toThrow(/ends at 9/);
+    expect(() => open(4).whole(Buffer.alloc(8))).toThrow(/plaintext of 9/);
+    expect(() => open(5)).toThrow(/sequence 4/);
     frame[frame.length - HASH_SIZE - 1]! ^= 1;
-    expect(() => openFramePart(context, frame, { type: 'DATA', sequence: 4 }, { from: 0, to: 1 })).toThrow(
-      /authentication/,
-    );
+    expect(() => open(4)).toThrow(/authentication/);
   });
 
   it('can be sealed into shared memory', () => {

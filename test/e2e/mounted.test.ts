@@ -34,6 +34,16 @@ describe.skipIf(mountObstacle() !== null)('a mounted repository', () => {
     for (let i = 0; i < 40; i++) writeFileSync(join(source, `photo-${i}.jpg`), noise(1024 * KIB + i, i + 1));
     box.ok(['init']);
     box.ok(['backup', source, '--set', 'photos']);
+    const table = join(box.dir, 'table');
+    mkdirSync(table);
+    // It shrinks by half, and no two places of it are alike.
+    writeFileSync(
+      join(table, 'rows.db'),
+      noise(12 * 1024 * KIB, 77)
+        .toString('hex')
+        .slice(0, 12 * 1024 * KIB),
+    );
+    box.ok(['backup', table, '--set', 'table']);
     const other = join(box.dir, 'other');
     mkdirSync(other);
     // Each snapshot has a pack of its own.
@@ -114,6 +124,23 @@ describe.skipIf(mountObstacle() !== null)('a mounted repository', () => {
     await readAll();
     expect(counted('blocks decoded')).toBe(decoded);
     expect(status()).toMatch(/^blocks failed +0$/m);
+    box.unmount();
+  });
+
+  test('a read here and there in a large file decodes a part of a block; who reads on gets the blocks', () => {
+    box.mount();
+    const source = readFileSync(join(box.dir, 'table/rows.db'));
+    const path = join(box.mountpoint, 'snapshots/table/latest/rows.db');
+    const scattered = [9, 3, 6, 1, 11, 4].map((megabyte) => megabyte * 1024 * KIB + 4096 * megabyte);
+    for (const at of scattered)
+      execFileSync('dd', [`if=${path}`, 'of=/dev/null', 'bs=4096', `skip=${at / 4096}`, 'count=1', 'iflag=direct'], {
+        stdio: 'ignore',
+      });
+    expect(counted('parts of blocks')).toBe(scattered.length);
+    expect(counted('blocks decoded')).toBe(0);
+    expect(readFileSync(path).equals(source)).toBe(true);
+    expect(counted('blocks decoded')).toBeGreaterThanOrEqual(source.length / (256 * KIB) - 1);
+    expect(counted('parts of blocks')).toBeLessThanOrEqual(scattered.length + 4);
     box.unmount();
   });
 

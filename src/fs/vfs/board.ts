@@ -33,6 +33,7 @@ export const COUNT = {
   fetchedBytes: 10,
   failedRequests: 11,
   cacheBytes: 12,
+  partsDecoded: 13,
 } as const;
 
 export function createBoardMemory(): SharedArrayBuffer {

@@ -83,6 +83,7 @@ export class SnapshotVfs implements Vfs {
         this.#board.count(COUNT.framesRead);
         this.#board.count(COUNT.sealedBytes, sealed);
       },
+      part: () => this.#board.count(COUNT.partsDecoded),
       busy: options.busy,
       inOrder: (access, block) => options.inOrder(access.handle, block),
     });

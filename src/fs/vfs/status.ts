@@ -30,6 +30,8 @@ export interface StatusNumbers {
   requests: number;
   bytesRead: number;
   pagesDecoded: number;
+  /** Reads that less than a block was decoded for. */
+  partsDecoded: number;
   framesRead: number;
   sealedBytes: number;
   misses: number;
@@ -60,6 +62,7 @@ export function renderStatus(facts: StatusFacts, numbers: StatusNumbers): string
     ['archives open', `${facts.archives}`],
     ['block memory', `${numbers.slots.slots} x ${numbers.slots.slotSize / 1024} KiB`],
     ['blocks decoded', `${blocks.decodes} (${blocks.ahead} ahead)`],
+    ['parts of blocks', `${numbers.partsDecoded}`],
     ['block hit rate', rate],
     ['blocks waited for', `${blocks.waits}`],
     ['blocks failed', `${blocks.failures}`],

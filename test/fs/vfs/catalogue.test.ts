@@ -116,7 +116,15 @@ describe('the status', () => {
     ]);
     const facts = { location: '/r', fingerprint: 'f', readers: 2, archives: 1, log: log.lines };
     const blocks = { decodes: 10, ahead: 4, hits: 6, waits: 0, evictions: 0, failures: 0, bypasses: 0 };
-    const read = { requests: 1, bytesRead: 2, pagesDecoded: 3, framesRead: 4, sealedBytes: 5, misses: 6 };
+    const read = {
+      requests: 1,
+      bytesRead: 2,
+      partsDecoded: 3,
+      pagesDecoded: 3,
+      framesRead: 4,
+      sealedBytes: 5,
+      misses: 6,
+    };
     const fetched = { fetchedFrames: 1, storeRequests: 7, requestsAhead: 2, fetchedBytes: 900, failedRequests: 1 };
     const counts = { ...read, ...fetched, cacheHits: 3, cacheBytes: 4096 };
     const slots = { slots: 8, slotSize: 262144 };
