@@ -6,7 +6,7 @@
  */
 import { corrupt, RozenError } from '../errors.ts';
 import { type CodecSpec, compressBound, compressInto, decompress, decompressPart } from './codec/index.ts';
-import { openAead, randomNonce, sealAeadInto } from './crypto/aead.ts';
+import { openAeadInto, randomNonce, sealAeadInto } from './crypto/aead.ts';
 import { blake3 } from './crypto/blake3.ts';
 import {
   AEND_BODY_SIZE,
@@ -314,8 +314,8 @@ export function openFrameHeader(
 }
 
 /**
- * A frame that is authenticated and deciphered, but not yet decoded, in memory of its own. Checked as by `openFrame`, but for the
- * hash of the plaintext: the tag has proved that these are the bytes that were sealed.
+ * A frame that is authenticated and deciphered, but not yet decoded. Valid until this thread opens the next frame. Checked as by
+ * `openFrame`, but for the hash of the plaintext: the tag has proved that these are the bytes that were sealed.
  */
 export class UnsealedFrame {
   readonly #unsealed: Unsealed;
@@ -326,20 +326,19 @@ export class UnsealedFrame {
     this.#fail = failure(context, expect);
   }
 
-  /** The bytes `from` … `to` of the plaintext; null when all of it must be decoded for them. */
+  /** The bytes `from` … `to` of the plaintext, in memory of their own; null when all of it must be decoded for them. */
   part(from: number, to: number): Buffer | null {
-    const { inner, codec, plainLength } = this.#unsealed;
+    const { stored, codec, plainLength } = this.#unsealed;
     if (to > plainLength) throw this.#fail(`it ends at ${plainLength}, content goes on to ${to}`);
-    const stored = inner.subarray(INNER_HEADER_SIZE);
     if (codec === CODEC_NONE && stored.length !== plainLength) return null;
     return this.#decode(() => decompressPart(codec, stored, from, to));
   }
 
   /** Decodes all of it to the front of `target`; returns its length. */
   whole(target: Uint8Array): number {
-    const { inner, codec, plainLength } = this.#unsealed;
+    const { stored, codec, plainLength } = this.#unsealed;
     if (target.length < plainLength) throw this.#fail(`a plaintext of ${plainLength} bytes`);
-    return this.#decode(() => decompress(codec, inner.subarray(INNER_HEADER_SIZE), plainLength, target)).length;
+    return this.#decode(() => decompress(codec, stored, plainLength, target)).length;
   }
 
   #decode<T>(work: () => T): T {
@@ -360,13 +359,19 @@ function failure(context: SealContext, { type, sequence }: OpenExpect): (why: st
 
 interface Unsealed {
   header: OuterHeader;
-  /** The inner header and the stored bytes. */
+  /** Both valid until this thread opens the next frame. */
   inner: Buffer;
+  /** In `target`, where the plaintext is stored as it is and fits. */
+  stored: Buffer;
   codec: number;
   plainLength: number;
 }
 
-function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect): Unsealed {
+const innerHeader = Buffer.alloc(INNER_HEADER_SIZE);
+/** For stored bytes. Index frames may be larger. */
+const storedScratch = Buffer.allocUnsafeSlow(MAX_BODY);
+
+function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect, target?: Uint8Array): Unsealed {
   const frame = asBuffer(bytes);
   const fail = failure(context, expect);
   const header = readOuterHeader(frame);
@@ -380,9 +385,18 @@ function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect): Un
 
   const aad = additionalData(context.headerHash, frame.subarray(0, OUTER_HEADER_SIZE + header.cborLength));
   const sealed = frame.subarray(header.bodyOffset, header.bodyOffset + header.bodyLength);
-  let inner: Buffer;
+  const inner = innerHeader;
+  const length = sealed.length - SEAL_OVERHEAD;
+  let stored: Buffer | undefined;
+  const rest = (): Buffer => {
+    const asIs = inner[INNER_OFFSETS.codec] === CODEC_NONE && inner.readUInt32LE(INNER_OFFSETS.plainLength) === length;
+    const own = asIs && target !== undefined && target.length >= length;
+    if (own) stored = Buffer.from(target.buffer, target.byteOffset, length);
+    else stored = length <= storedScratch.length ? storedScratch.subarray(0, length) : Buffer.allocUnsafeSlow(length);
+    return stored;
+  };
   try {
-    inner = openAead(context.key, header.nonce, aad, sealed);
+    openAeadInto({ key: context.key, nonce: header.nonce, aad, sealed, head: inner, rest });
   } catch (cause) {
     throw fail('authentication failed', cause);
   }
@@ -390,16 +404,15 @@ function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect): Un
   if (inner[1] !== 0 || inner[2] !== 0 || inner[3] !== 0) throw fail('reserved bytes of the inner header are set');
   const plainLength = inner.readUInt32LE(INNER_OFFSETS.plainLength);
   if (plainLength > maxPlain(header.type)) throw fail(`a plaintext of ${plainLength} bytes`);
-  return { header, inner, codec, plainLength };
+  return { header, inner, stored: stored!, codec, plainLength };
 }
 
 function openSealed(context: SealContext, bytes: Uint8Array, expect: OpenExpect, target?: Uint8Array): OpenedFrame {
   const fail = failure(context, expect);
-  const { header, inner, codec, plainLength } = unseal(context, bytes, expect);
+  const { header, inner, stored, codec, plainLength } = unseal(context, bytes, expect, target);
   const firstRecord = inner.readUInt32LE(INNER_OFFSETS.firstRecord);
-  const stored = inner.subarray(INNER_HEADER_SIZE);
   let plaintext: Buffer;
-  if (codec === CODEC_NONE && target === undefined && stored.length === plainLength) {
+  if (target !== undefined && stored.buffer === target.buffer) {
     plaintext = stored;
   } else {
     if (target !== undefined && target.length < plainLength) throw fail(`a plaintext of ${plainLength} bytes`);

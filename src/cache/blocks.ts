@@ -4,7 +4,7 @@
  */
 
 import { BLOCK_SIZE } from '../archive/format.ts';
-import { type SealContext, UnsealedFrame } from '../archive/frame.ts';
+import { openFrame, type SealContext, UnsealedFrame } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
 import { type ArchiveAccess, hintFrames, readFrame } from './frames.ts';
 import type { BlockSlots } from './slots.ts';
@@ -100,7 +100,10 @@ export class BlockReader {
       if (upTo - from <= PART_LIMIT && this.#isRandom(access.handle, first, block)) {
         this.#meter.busy();
         this.#touched.add(access.handle, block);
-        unsealed = this.#unseal(access, block);
+        unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block), {
+          type: 'DATA',
+          sequence: block + 1,
+        });
         const part = unsealed.part(from, upTo);
         if (part !== null) {
           this.#meter.part?.();
@@ -110,7 +113,7 @@ export class BlockReader {
         }
       }
       if (!this.#slots.ready(access.handle, block)) this.#meter.busy();
-      const decode = (target: Buffer): number => (unsealed ?? this.#unseal(access, block)).whole(target);
+      const decode = (target: Buffer): number => unsealed?.whole(target) ?? this.#decode(access, block, target);
       const slot = this.#slots.acquire(access.handle, block, decode);
       let bytes: Buffer;
       if (slot >= 0) {
@@ -144,7 +147,7 @@ export class BlockReader {
       try {
         const ahead = this.#slots.ahead(access.handle, block, (target) => {
           this.#meter.busy(true);
-          return this.#unseal(access, block).whole(target);
+          return this.#decode(access, block, target);
         });
         if (ahead) return true;
       } catch (error) {
@@ -200,7 +203,13 @@ export class BlockReader {
     return !this.#touched.has(handle, block);
   }
 
-  #unseal(access: ArchiveAccess, block: number): UnsealedFrame {
+  #decode(access: ArchiveAccess, block: number, target: Buffer): number {
+    const frame = this.#frame(access, block);
+    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
+      .length;
+  }
+
+  #frame(access: ArchiveAccess, block: number): Buffer {
     const { blockOffsets, blockLengths } = access;
     if (blockOffsets === null || blockLengths === null) throw corrupt(`${access.object}: it has no block table`);
     const offset = blockOffsets[block];
@@ -210,7 +219,7 @@ export class BlockReader {
     }
     const frame = readFrame(access, offset, length);
     this.#meter.frame(length);
-    return new UnsealedFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1 });
+    return frame;
   }
 }
 

@@ -5,6 +5,7 @@ import * as age from 'age-encryption';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { openAead, randomNonce, sealAead } from '../../src/archive/crypto/aead.ts';
+import { type Cipher, nodeCipher, opensslCipher } from '../../src/archive/crypto/cipher.ts';
 import { generateIdentity, recipientKind, recipientOf, unwrapKey, wrapKey } from '../../src/archive/crypto/age.ts';
 import { newX25519Identity, unwrapX25519, wrapX25519, x25519RecipientOf } from '../../src/archive/crypto/age-x25519.ts';
 import { Blake3Stream, blake3, deriveKey, keyedBlake3 } from '../../src/archive/crypto/blake3.ts';
@@ -91,6 +92,40 @@ describe('XChaCha20-Poly1305', () => {
     ]) {
       expect(open).toThrow(RozenError);
     }
+  });
+
+  const ciphers: [string, () => Cipher][] = [
+    ['OpenSSL', () => opensslCipher()!],
+    ['node:crypto', () => nodeCipher],
+  ];
+  it.each(ciphers)('of %s opens what the other one sealed, into shared memory, and not one byte beyond', (_, make) => {
+    const cipher = make();
+    const other = cipher === nodeCipher ? opensslCipher()! : nodeCipher;
+    fc.assert(
+      fc.property(exactly(32), exactly(12), bytes(50), bytes(3000), fc.nat(), (key, nonce, aad, plain, cut) => {
+        const sealed = Buffer.alloc(plain.length + 16);
+        other.seal({ key, nonce }, aad, [plain.subarray(0, cut % 7), plain.subarray(cut % 7)], sealed);
+        const head = Buffer.alloc(plain.length === 0 ? 0 : cut % plain.length);
+        const target = new Uint8Array(new SharedArrayBuffer(plain.length + 8)).fill(0xa5);
+        const rest = target.subarray(0, plain.length - head.length);
+        let seen = Buffer.alloc(0);
+        const choose = (): Uint8Array => {
+          seen = Buffer.from(head);
+          return rest;
+        };
+        expect(cipher.open({ key, nonce }, aad, sealed, head, choose)).toBe(true);
+        expect(Buffer.concat([head, rest]).equals(plain)).toBe(true);
+        expect(seen.equals(head)).toBe(true);
+        expect(target.subarray(rest.length).every((byte) => byte === 0xa5)).toBe(true);
+        sealed[cut % sealed.length]! ^= 1;
+        expect(cipher.open({ key, nonce }, aad, sealed, head, choose)).toBe(false);
+      }),
+    );
+    const [key, nonce, aad] = [Buffer.alloc(32), Buffer.alloc(12), Buffer.alloc(0)];
+    const sealed = Buffer.alloc(116);
+    other.seal({ key, nonce }, aad, [Buffer.alloc(100)], sealed);
+    expect(() => cipher.open({ key, nonce }, aad, sealed, Buffer.alloc(10), () => Buffer.alloc(89))).toThrow(/target/);
+    expect(() => cipher.seal({ key, nonce }, aad, [Buffer.alloc(100)], Buffer.alloc(115))).toThrow(/target|offset/);
   });
 
   it('gets a new nonce each time', () => {

@@ -118,10 +118,10 @@ export function decompress(codec: number, bytes: Uint8Array, plainLength: number
 }
 
 /**
- * The bytes `from` … `to` of a plaintext, if less than all of it must be decoded for them; null otherwise. The result may be a view
- * of `bytes`. 'corrupt' as `decompress`.
+ * The bytes `from` … `to` of a plaintext in memory of their own, if less than all of it must be decoded for them; null otherwise.
+ * 'corrupt' as `decompress`.
  */
 export function decompressPart(codec: number, bytes: Buffer, from: number, to: number): Buffer | null {
-  if (codec === CODEC_NONE) return bytes.subarray(from, to);
+  if (codec === CODEC_NONE) return Buffer.from(bytes.subarray(from, to));
   return codec === CODEC_ZSTD ? decompressZstdPart(bytes, from, to) : null;
 }
