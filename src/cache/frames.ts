@@ -39,8 +39,8 @@ export interface FrameCache {
 }
 
 const MAX_FILES = 128;
-/** Fetched frames that one thread keeps, in bytes: twice what is read ahead for two readers at once. */
-const MAX_FETCHED = 64 * 1024 * 1024;
+/** Fetched frames that one thread keeps, in bytes: what is read ahead for two readers at once, and a half more. */
+const MAX_FETCHED = 96 * 1024 * 1024;
 
 /** Open files by handle, the oldest first. */
 const files = new Map<number, number>();

@@ -24,6 +24,10 @@ export class BlockWindow {
     this.#archives.set(access.handle, access);
   }
 
+  archive(handle: number): ArchiveAccess {
+    return this.#archives.get(handle)!;
+  }
+
   /**
    * The plaintext of a block, valid until five others were asked for; at least `upTo` bytes. Throws Miss, 'corrupt' and 'io'.
    */

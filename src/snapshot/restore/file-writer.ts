@@ -30,6 +30,8 @@ export interface FileWriterOptions {
   temporary: string;
   /** Makes a sealed frame available. */
   fetch(miss: Extract<MissTarget, { kind: 'frame' }>): Promise<void>;
+  /** It is at this block of an archive, and goes on to the last. */
+  ahead(archive: number, block: number, last: number): void;
   /** Content bytes written or compared. */
   progress(bytes: number): void;
 }
@@ -170,18 +172,20 @@ export class FileWriter {
 
   /** Gives the content piece by piece, holes left out; ends early when `visit` answers false. */
   async #content(item: FileItem, visit: (bytes: Buffer, offset: number) => boolean): Promise<void> {
-    const { blocks, fetch, progress } = this.#options;
+    const { blocks, fetch, ahead, progress } = this.#options;
     for (const piece of item.pieces) {
       if (piece.archive === 0) {
         progress(piece.length);
         continue;
       }
       const end = piece.streamOffset + piece.length;
+      const last = Math.floor((end - 1) / BLOCK_SIZE);
       for (let at = piece.streamOffset; at < end; ) {
         const block = Math.floor(at / BLOCK_SIZE);
         const start = block * BLOCK_SIZE;
         const upTo = Math.min(end - start, BLOCK_SIZE);
         let bytes: Buffer | null = null;
+        ahead(piece.archive, block, last);
         while (bytes === null) {
           try {
             bytes = blocks.block(piece.archive, block, upTo);

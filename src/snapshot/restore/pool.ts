@@ -15,7 +15,7 @@ export interface PoolOptions {
   threads?: number | undefined;
   verify: boolean;
   temporary: string;
-  /** Reads bytes of an archive that does not lie on this machine. */
+  /** A frame of an archive that does not lie on this machine, in a buffer of its own, which is given away. */
   fetch(access: ArchiveAccess, offset: number, length: number): Promise<Uint8Array>;
 }
 
@@ -117,7 +117,10 @@ export class RestorePool {
     } else if (message.kind === 'miss') {
       const { handle, offset, length } = message;
       const answer = (bytes: Uint8Array | null, error: string | null): void =>
-        thread.worker.postMessage({ kind: 'frame', handle, offset, bytes, error } satisfies ToWorker);
+        thread.worker.postMessage(
+          { kind: 'frame', handle, offset, bytes, error } satisfies ToWorker,
+          bytes === null ? [] : [bytes.buffer as ArrayBuffer],
+        );
       this.#options.fetch(this.#archives.get(handle)!, offset, length).then(
         (bytes) => answer(bytes, null),
         (error: Error) => answer(null, error.message),

@@ -113,9 +113,8 @@ class Restore {
       threads: options.threads,
       verify: options.verify ?? false,
       temporary: this.#temporary,
-      // A copy: what the cache gives is valid until it is asked again.
       fetch: (access, offset, length) =>
-        place.reader.archives.retry(() => Buffer.from(readFrame(access, offset, length))),
+        place.reader.archives.retry(() => Uint8Array.from(readFrame(access, offset, length))),
     });
     this.#timer = setInterval(() => this.#tell(), PROGRESS_INTERVAL);
     this.#timer.unref();

@@ -1,12 +1,11 @@
 /** The thread that decodes blocks and writes files. Synchronous but for blocks that must be fetched. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { keepFetched } from '../../cache/frames.ts';
-import { RozenError } from '../../errors.ts';
 import { EDQUOT, ENOSPC, EROFS } from '../../posix/errno.ts';
 import { libc } from '../../posix/libc.ts';
 import { threadLoaded } from '../../posix/thread.ts';
 import { BlockWindow } from './block-window.ts';
 import { FileWriter } from './file-writer.ts';
+import { FrameRequests } from './frame-requests.ts';
 import { type Batch, type BatchResult, decodeBatch, type ToWorker, type WorkerSetup } from './messages.ts';
 import { describe } from './report.ts';
 import { Settler } from './settle.ts';
@@ -17,8 +16,7 @@ const setup = workerData as WorkerSetup;
 const port = parentPort!;
 const blocks = new BlockWindow();
 const settler = new Settler();
-/** Frames that are being fetched. One at a time: a worker waits for each. */
-let fetching: { resolve: () => void; reject: (error: Error) => void } | null = null;
+const requests = new FrameRequests((message) => port.postMessage(message));
 let chain: Promise<void> = Promise.resolve();
 
 const writer = new FileWriter({
@@ -26,11 +24,8 @@ const writer = new FileWriter({
   settler,
   verify: setup.verify,
   temporary: setup.temporary,
-  fetch: ({ handle, offset, length }) =>
-    new Promise((resolve, reject) => {
-      fetching = { resolve, reject };
-      port.postMessage({ kind: 'miss', handle, offset, length });
-    }),
+  fetch: ({ handle, offset, length }) => requests.fetch(handle, offset, length),
+  ahead: (handle, block, last) => requests.ahead(blocks.archive(handle), block, last),
   progress: (bytes) => {
     setup.done[1] = setup.done[1]! + bytes;
   },
@@ -80,16 +75,8 @@ async function run(batch: Batch): Promise<void> {
 
 port.on('message', (message: ToWorker) => {
   if (message.kind === 'archive') blocks.addArchive(message.access);
-  else if (message.kind === 'frame') {
-    const waiting = fetching;
-    fetching = null;
-    if (message.bytes === null) waiting?.reject(new RozenError('io', message.error ?? 'the block cannot be fetched'));
-    else {
-      const { buffer, byteOffset, byteLength } = message.bytes;
-      keepFetched(message.handle, message.offset, Buffer.from(buffer, byteOffset, byteLength));
-      waiting?.resolve();
-    }
-  } else {
+  else if (message.kind === 'frame') requests.answer(message);
+  else {
     chain = chain
       .then(() => run(message.batch))
       .catch((error: Error) => port.postMessage({ kind: 'broken', message: error.stack ?? error.message }));
