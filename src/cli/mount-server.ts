@@ -5,17 +5,23 @@ import { RozenError } from '../errors.ts';
 import { serve } from '../fs/kernel/server.ts';
 import type { MountOrder, MountServer } from '../fs/serving.ts';
 import type { SnapshotFacts } from '../fs/vfs/catalogue.ts';
-import { openVfsHost } from '../fs/vfs/host.ts';
+import { type MountHost, openVfsHost, type VfsHostOptions } from '../fs/vfs/host.ts';
 import { stopThread } from '../posix/thread.ts';
 import { checkFingerprints, parseIdentityFile } from '../repository/identity-file.ts';
-import { type Credentials, openRepository } from '../repository/open.ts';
+import { SNAPSHOTS_PREFIX } from '../repository/names.ts';
+import { type Credentials, type EarlyOpening, openRepositoryEarly } from '../repository/open.ts';
 import { cacheHome, stateHome } from '../repository/paths.ts';
+import type { Repository } from '../repository/repository.ts';
+import { listAhead } from '../store/list-ahead.ts';
+import { isRemote } from '../store/object-store.ts';
 import { openStore } from '../store/open.ts';
 import type { MountRequest } from './mount-request.ts';
 
 /** Opens the repository and serves it; resolves when the folder is there. Both the foreground command and the background process run this. */
 export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<MountServer> {
-  const store = await openStore(request.location, request.s3);
+  const place = await openStore(request.location, request.s3);
+  // The first answer of a remote store takes as long as the cache needs to be opened.
+  const store = isRemote(place) ? listAhead(place, SNAPSHOTS_PREFIX) : place;
   const { key } = request;
   const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
   const cache = await openCache(store, {
@@ -23,16 +29,16 @@ export async function startMount(request: MountRequest, ahead: Worker[] = []): P
     budget: request.cacheBytes ?? undefined,
     report: (message) => process.stderr.write(`${new Date().toISOString()} ${message}\n`),
   });
-  const repository = await openRepository({
+  const opening = await openRepositoryEarly({
     store,
     credentials: credentialsOf(key, file?.identities ?? []),
     need: 'read',
     objects: cache === null ? null : cachedObjects(cache),
   });
-  if (file !== null && key?.kind === 'identity') checkFingerprints(file, repository.genesis, key.path);
+  if (file !== null && key?.kind === 'identity') checkFingerprints(file, opening.repository.genesis, key.path);
   const { snapshot } = request;
   const choose = snapshot === null ? undefined : await chooser(snapshot);
-  const host = await openVfsHost({ store, repository, choose, cache });
+  const host = await openHost(opening, { store, choose, cache });
   try {
     const order: MountOrder = {
       mountpoint: request.mountpoint,
@@ -51,6 +57,25 @@ export async function startMount(request: MountRequest, ahead: Worker[] = []): P
     await host.close();
     throw error;
   }
+}
+
+/** What is opened by an older config than the newest one is opened anew. */
+async function openHost(opening: EarlyOpening, options: Omit<VfsHostOptions, 'repository'>): Promise<MountHost> {
+  const early = openVfsHost({ ...options, repository: opening.repository });
+  const settled = early.then(
+    (host) => host,
+    () => null,
+  );
+  let repository: Repository;
+  try {
+    repository = await opening.certain;
+  } catch (error) {
+    await (await settled)?.close();
+    throw error;
+  }
+  if (repository === opening.repository) return early;
+  await (await settled)?.close();
+  return openVfsHost({ ...options, repository });
 }
 
 /** Finds the snapshot that is named as on the command line. */

@@ -55,7 +55,22 @@ export interface OpenOptions {
  * config, rolled back), 'no-key' (wrong or missing passphrase or identity), 'corrupt', 'io'.
  */
 export async function openRepository(options: OpenOptions): Promise<Repository> {
-  const { store, credentials = {}, need, objects = null } = options;
+  return (await openRepositoryEarly(options)).certain;
+}
+
+export interface EarlyOpening {
+  /** By the config that this machine saw last. */
+  repository: Repository;
+  /** The same, once the store has said that this is its newest config; otherwise the repository by the newer one. */
+  certain: Promise<Repository>;
+}
+
+/**
+ * As `openRepository`, without waiting for the store's word that there is no newer config: another request may be under
+ * way meanwhile. What comes of it must not be shown, and its errors mean nothing, before `certain` is the same repository.
+ */
+export async function openRepositoryEarly(options: OpenOptions): Promise<EarlyOpening> {
+  const { store, need } = options;
   const locationPath = locationPinPath(store.location);
   const locationPin = readLocationPin(locationPath);
   const copies = need === 'read' && isRemote(store) && locationPin !== null ? readCopies(locationPin) : null;
@@ -65,16 +80,51 @@ export async function openRepository(options: OpenOptions): Promise<Repository> 
   if (options.fingerprint !== undefined && !isSameFingerprint(options.fingerprint, fingerprintOf(genesis.hash))) {
     throw swappedGenesis(`its fingerprint is ${fingerprintOf(genesis.hash)}, expected ${options.fingerprint}`);
   }
+  const here = readHere(genesis);
+  const byNewest = async () =>
+    openWith(options, here, await readNewestConfig(store, genesis, here.known?.config ?? null));
+  if (copies === null) {
+    const repository = await byNewest();
+    if (locationPin === null) tolerate(() => writeLocationPin(locationPath, store.location, genesis));
+    return { repository, certain: Promise.resolve(repository) };
+  }
+  const newer = hasNewerConfig(store, copies.config);
+  newer.catch(() => {});
+  let repository: Repository;
+  try {
+    repository = await openWith(options, here, copies.config);
+  } catch (error) {
+    // A key may have been added since.
+    if (!(await newer)) throw error;
+    repository = await byNewest();
+    return { repository, certain: Promise.resolve(repository) };
+  }
+  const certain = newer.then((is) => (is ? byNewest() : repository));
+  // Whoever gives up before has an error of their own.
+  certain.catch(() => {});
+  return { repository, certain };
+}
+
+/** What this machine knows of a repository. */
+interface Here {
+  genesis: Genesis;
+  stateDir: string;
+  known: Pin | null;
+  writerFile: WriterFile | null;
+}
+
+function readHere(genesis: Genesis): Here {
   const stateDir = repositoryStateDir(genesis.repositoryId);
   const known = readPin(stateDir);
   checkGenesis(genesis, known, `${stateDir}/pin.cbor`);
   const writerFile = readWriterFile(stateDir);
   checkGenesis(genesis, writerFile, `${stateDir}/writer.cbor`);
-  const config =
-    copies !== null && !(await hasNewerConfig(store, copies.config))
-      ? copies.config
-      : await readNewestConfig(store, genesis, known?.config ?? null);
+  return { genesis, stateDir, known, writerFile };
+}
 
+async function openWith(options: OpenOptions, here: Here, config: Config): Promise<Repository> {
+  const { store, credentials = {}, need, objects = null } = options;
+  const { genesis, stateDir, known, writerFile } = here;
   const pin: Pin = {
     genesisHash: genesis.hash,
     config: { number: config.number, hash: config.hash },
@@ -86,9 +136,6 @@ export async function openRepository(options: OpenOptions): Promise<Repository> 
   const repository = new Repository(parts);
   if (known === null || known.config.number !== config.number || finder.learnt) {
     saveState(repository, { fresh: known?.config.number !== config.number });
-  }
-  if (locationPin === null) {
-    tolerate(() => writeLocationPin(locationPath, store.location, genesis));
   }
   if (need === 'write') {
     if (repository.writer === null) return enrollHere(repository, hostname());
