@@ -25,7 +25,7 @@ import { GivenUp, type Queued, RequestQueue, type RequestQueueOptions } from './
 
 const MAX_GET = 8 * 1024 * 1024;
 /** What is fetched ahead of a reader of content comes in GETs of this size at most: the first bytes of a large one would wait for its last. */
-const AHEAD_GET = 2 * 1024 * 1024;
+const AHEAD_GET = 4 * 1024 * 1024;
 /** A frame that came damaged is not asked for again within this time. */
 const DAMAGE_MS = 5000;
 /** Keys of cached frames that were used are told to the cache in groups. */

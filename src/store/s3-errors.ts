@@ -60,6 +60,12 @@ export function s3ErrorName(error: unknown): string {
   return $metadata?.httpStatusCode === undefined ? '' : name;
 }
 
+/** That an upload is not there any more: completed, ended, or aborted. Ceph says at times that there is no such key. */
+export function isUploadGone(error: unknown): boolean {
+  const name = s3ErrorName(error);
+  return name === 'NoSuchUpload' || name === 'NoSuchKey';
+}
+
 export function s3Status(error: unknown): number | undefined {
   return ((error ?? {}) as Thrown).$metadata?.httpStatusCode;
 }

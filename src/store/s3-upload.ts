@@ -12,7 +12,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { RozenError } from '../errors.ts';
 import { repeat } from './retry.ts';
 import type { S3Api, S3Part, S3PutOptions } from './s3-client.ts';
-import { s3ErrorName, s3Status } from './s3-errors.ts';
+import { isUploadGone, s3Status } from './s3-errors.ts';
 import { forgetUpload, recallUpload, rememberUpload } from './s3-journal.ts';
 
 const MIB = 1024 * 1024;
@@ -97,7 +97,7 @@ async function uploadOnce(task: UploadTask, file: FileHandle): Promise<boolean> 
       }
     });
   } catch (error) {
-    if (s3ErrorName((error as RozenError).cause) !== 'NoSuchUpload') throw error;
+    if (!isUploadGone((error as RozenError).cause)) throw error;
     return (await task.stat())?.size === task.size;
   }
   const stored = await call(() => task.stat());
@@ -180,7 +180,7 @@ async function keptParts(task: UploadTask, upload: string, file: FileHandle): Pr
     }
     return kept;
   } catch (error) {
-    if (s3ErrorName(error) === 'NoSuchUpload') return null;
+    if (isUploadGone(error)) return null;
     throw error;
   }
 }

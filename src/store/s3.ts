@@ -15,7 +15,7 @@ import {
   type Unfinished,
 } from './object-store.ts';
 import type { S3Answer, S3Api, S3PutOptions } from './s3-client.ts';
-import { isClockWrong, isUnreachable, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
+import { isClockWrong, isUnreachable, isUploadGone, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
 import { forgetUpload } from './s3-journal.ts';
 import { lockObject, lockObjects } from './s3-lock.ts';
 import type { S3Place } from './s3-place.ts';
@@ -264,7 +264,7 @@ export class S3Store implements ObjectStore {
           }
         } catch (error) {
           // It was completed or ended since it was listed.
-          if (s3ErrorName(error) === 'NoSuchUpload') continue;
+          if (isUploadGone(error)) continue;
           throw error;
         }
         found.push(upload);
@@ -277,7 +277,7 @@ export class S3Store implements ObjectStore {
   async abandon({ name, id }: Unfinished): Promise<void> {
     await this.#call(name, (api, key) =>
       api.abortUpload(key, id).catch((error) => {
-        if (s3ErrorName(error) !== 'NoSuchUpload') throw error;
+        if (!isUploadGone(error)) throw error;
       }),
     );
   }
