@@ -91,9 +91,10 @@ export function checkObjectName(name: string): void {
   if (!isObjectName(name)) throw new RozenError('usage', `illegal object name ${JSON.stringify(name.slice(0, 80))}`);
 }
 
-export function objectNotFound(location: string, name: string): RozenError {
+export function objectNotFound(location: string, name: string, cause?: unknown): RozenError {
   return new RozenError('not-found', `${location}: no object ${name}`, {
     hint: 'run `rozen verify` to see what else is missing',
+    cause,
   });
 }
 

@@ -87,7 +87,7 @@ export function translateS3Error(error: unknown, subject: S3Subject): RozenError
       });
     case 'NoSuchKey':
     case 'NotFound':
-      return objectNotFound(location, name);
+      return objectNotFound(location, name, cause);
     case 'NoSuchUpload':
       return fail(`${where}: the store does not know this upload any more`, 'run the same command again');
     case 'PreconditionFailed':

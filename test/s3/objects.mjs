@@ -22,6 +22,8 @@ export class Objects {
     this.dir = dir;
     this.clock = clock;
     this.buckets = new Map();
+    /** What a request for an upload that is gone is told; Ceph says NoSuchKey at times. */
+    this.goneUpload = 'NoSuchUpload';
     this.uploads = new Map();
     for (const name of ['buckets', 'objects', 'uploads', 'bodies']) mkdirSync(join(dir, name), { recursive: true });
     for (const bucket of this.#load('buckets')) this.buckets.set(bucket.name, { ...bucket, keys: new Map() });
@@ -147,7 +149,7 @@ export class Objects {
   upload(bucketName, key, id) {
     const upload = this.uploads.get(id);
     if (upload === undefined || upload.bucket !== bucketName || upload.key !== key)
-      throw new S3Error(404, 'NoSuchUpload', 'The specified upload does not exist.');
+      throw new S3Error(404, this.goneUpload, 'The specified upload does not exist.');
     return upload;
   }
 

@@ -68,6 +68,7 @@ export interface S3Server {
     put(bucket: string, key: string, object: { body: Uint8Array }): void;
     makeBucket(name: string, options?: { lock?: boolean }): void;
     readonly buckets: Map<string, { lock: boolean; keys: Map<string, { versions: StoredVersion[] }> }>;
+    goneUpload: string;
     readonly uploads: Map<string, { id: string; key: string; parts: { number: number; size: number }[] }>;
   };
   count(...operations: string[]): number;

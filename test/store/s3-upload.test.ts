@@ -31,6 +31,7 @@ beforeEach(() => {
   path = join(scratch, `file ${count++}`);
   writeFileSync(path, content);
   server.faults = [];
+  server.objects.goneUpload = 'NoSuchUpload';
   server.reset();
 });
 
@@ -91,7 +92,8 @@ describe('goes on with', () => {
     await expectStored();
   });
 
-  test('nothing that another server has dropped', async () => {
+  test.each(['NoSuchUpload', 'NoSuchKey'])('nothing that another server has dropped and calls %s', async (name) => {
+    server.objects.goneUpload = name;
     await begin();
     server.objects.uploads.clear();
     server.reset();
@@ -121,12 +123,16 @@ describe('goes on with', () => {
 });
 
 describe('in the end', () => {
-  test('an answer that is lost when parts are joined is no error', async () => {
-    server.faults = [{ kind: 'lost', operation: 'CompleteMultipartUpload' }];
-    await store.putFile('a', path);
-    expect(sent()).toEqual(PARTS);
-    await expectStored();
-  });
+  test.each(['NoSuchUpload', 'NoSuchKey'])(
+    'an answer that is lost when parts are joined is no error (then %s)',
+    async (name) => {
+      server.objects.goneUpload = name;
+      server.faults = [{ kind: 'lost', operation: 'CompleteMultipartUpload' }];
+      await store.putFile('a', path);
+      expect(sent()).toEqual(PARTS);
+      await expectStored();
+    },
+  );
 
   test('an object that came first stays', async () => {
     const match = ({ key }: { key: string }) => {
@@ -139,6 +145,22 @@ describe('in the end', () => {
     expect((await store.get('a')).toString()).toBe('theirs');
     expect(server.objects.uploads.size).toBe(0);
   });
+});
+
+test.each(['NoSuchUpload', 'NoSuchKey'])('an upload that ends while uploads are listed (%s) is none', async (name) => {
+  server.objects.goneUpload = name;
+  await begin();
+  const [{ id }] = [upload()];
+  const ends = () => {
+    server.objects.uploads.clear();
+    return false;
+  };
+  server.faults = [{ kind: '500', operation: 'ListParts', match: ends }];
+  const found = [];
+  for await (const unfinished of store.unfinished()) found.push(unfinished);
+  expect(found).toEqual([]);
+  expect(server.count('ListParts')).toBe(1);
+  await store.abandon({ name: 'a', id, bytes: 0, active: 0 });
 });
 
 test('parts that fail for a while hold nothing up', async () => {
