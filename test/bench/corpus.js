@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   copyFileSync,
@@ -85,6 +86,13 @@ export function makeLargeFile(path, size) {
   }
   closeSync(out);
   return written;
+}
+
+/** One file of `size` bytes that no codec makes shorter, as photos and films are. */
+export function makeDenseFile(path, size) {
+  const out = openSync(path, 'w');
+  for (let written = 0; written < size; written += 1 << 20) writeSync(out, randomBytes(1 << 20));
+  closeSync(out);
 }
 
 /** `count` tiny files, 100 to a folder: for what must not depend on the number of files. */
