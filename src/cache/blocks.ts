@@ -17,8 +17,12 @@ const AHEAD_BLOCKS = 4;
 /** So many blocks in a row are in memory: somebody reads on. */
 const SEQUENCE = 3;
 
-/** How many sealed bytes the disk reads ahead of a sequential reader, and how few are left when it is told to go on. */
-const HINT = 16 * 1024 * 1024;
+/**
+ * How many sealed bytes the disk reads ahead of a sequential reader: twice as many each time it has read half of them. Measured, 1
+ * GiB of binaries, cold: 16 MiB at most 1.53 s, 64 MiB 1.40 s.
+ */
+const FIRST_HINT = 8 * 1024 * 1024;
+const LAST_HINT = 64 * 1024 * 1024;
 /** A read of more of a block than this has it decoded whole. */
 const PART_LIMIT = BLOCK_SIZE / 2;
 
@@ -71,6 +75,7 @@ export class BlockReader {
   /** The archive whose file the kernel reads ahead, and up to which offset. */
   #hinted: ArchiveAccess | null = null;
   #hintedEnd = 0;
+  #hintSize = FIRST_HINT;
   readonly #touched = new Touched();
   /** What `inOrder` was told last. */
   #told: ArchiveAccess | null = null;
@@ -189,11 +194,15 @@ export class BlockReader {
 
   #hint(access: ArchiveAccess, block: number): void {
     const at = access.blockOffsets?.[block] ?? access.size;
-    if (this.#hinted !== access || this.#hintedEnd < at || this.#hintedEnd > at + 2 * HINT) this.#hintedEnd = at;
+    if (this.#hinted !== access || this.#hintedEnd < at || this.#hintedEnd > at + 2 * LAST_HINT) {
+      this.#hintedEnd = at;
+      this.#hintSize = FIRST_HINT;
+    }
     this.#hinted = access;
-    if (this.#hintedEnd - at > HINT / 2) return;
-    hintFrames(access, this.#hintedEnd, HINT);
-    this.#hintedEnd += HINT;
+    if (this.#hintedEnd - at > this.#hintSize / 2) return;
+    hintFrames(access, this.#hintedEnd, this.#hintSize);
+    this.#hintedEnd += this.#hintSize;
+    this.#hintSize = Math.min(LAST_HINT, this.#hintSize * 2);
   }
 
   /** That nobody has looked at the block or the one before it lately, but for the read that began with block `first`. */
