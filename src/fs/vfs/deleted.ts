@@ -10,6 +10,7 @@ import { DELETED, INODE, NAME } from '../../archive/tree/schema.ts';
 import { ENOTDIR } from '../../posix/errno.ts';
 import { type Attr, type DirectoryEntry, type DirectorySink, FsError } from '../vfs.ts';
 import { timeName } from './catalogue.ts';
+import { addDots, addName, FIRST_ROW } from './dots.ts';
 import { DELETED_BIT, isFolder, S_IFDIR, S_IFMT } from './nodes.ts';
 import type { SnapshotTree } from './snapshot-tree.ts';
 
@@ -23,8 +24,6 @@ interface Listing {
   byName: Map<string, number>;
 }
 
-const DOT = Buffer.from('.');
-const DOT_DOT = Buffer.from('..');
 /** Listings of folders, and sets of folders of whole snapshots, that are kept. */
 const LISTINGS_KEPT = 200;
 const SNAPSHOTS_KEPT = 4;
@@ -62,27 +61,14 @@ export class DeletedView {
     entry: DirectoryEntry,
   ): void {
     const { list } = this.#listing(place.slot, place.ino);
+    const { cookie, sink } = options;
+    if (!addDots(place, options, entry)) return;
     const tree = this.#tree(place.slot & ~DELETED_BIT);
-    const { attr } = entry;
-    for (let index = options.cookie; index < list.length + 2; index++) {
-      let name: Buffer = index === 0 ? DOT : DOT_DOT;
-      if (index < 2) {
-        const node = index === 0 ? place : place.parent;
-        attr.slot = node.slot;
-        attr.ino = node.ino;
-        attr.mode = S_IFDIR;
-        attr.complete = false;
-      } else {
-        const child = list[index - 2]!;
-        name = child.name;
-        tree.linked(child.ino, attr);
-        this.#asView(attr);
-      }
-      entry.source = name;
-      entry.start = 0;
-      entry.end = name.length;
-      entry.cookie = index + 1;
-      if (!options.sink.add(entry)) return;
+    for (let index = Math.max(0, cookie - FIRST_ROW); index < list.length; index++) {
+      const { ino, name } = list[index]!;
+      tree.linked(ino, entry.attr);
+      this.#asView(entry.attr);
+      if (!addName(entry, name, index + 1 + FIRST_ROW, sink)) return;
     }
   }
 

@@ -22,6 +22,7 @@ import { missArchive } from '../../cache/miss.ts';
 import { corrupt } from '../../errors.ts';
 import { EINVAL, EISDIR, ENOTDIR, ENXIO, ESTALE } from '../../posix/errno.ts';
 import { type Attr, type DirectoryEntry, type DirectorySink, FsError } from '../vfs.ts';
+import { addDots, FIRST_ROW } from './dots.ts';
 import { isFolder, S_IFLNK, S_IFMT, S_IFREG } from './nodes.ts';
 
 /** Gives the archive of a row, if it is open in this thread. */
@@ -43,13 +44,9 @@ export interface SnapshotTreeOptions {
 /** Receives where content lies: a hole (`access` null) or a range of an archive's stream. */
 export type ExtentVisitor = (access: ArchiveAccess | null, streamOffset: number, length: number) => void;
 
-const DOT = Buffer.from('.');
-const DOT_DOT = Buffer.from('..');
 const ACCESS_ACL = Buffer.from('system.posix_acl_access');
 const DEFAULT_ACL = Buffer.from('system.posix_acl_default');
 const NO_NAMES = Buffer.alloc(0);
-/** Cookies of the rows of a folder begin here: 1 and 2 stand behind `.` and `..`. */
-const FIRST_ROW = 2;
 const SEEK_DATA = 3;
 /** A file cut into more archives than this has its first ones named. */
 const ARCHIVES_NAMED = 16;
@@ -148,8 +145,7 @@ export class SnapshotTree {
     if (cookie < FIRST_ROW) {
       const inode = this.inode(ino);
       if (!isFolder(inode.page!.num(INODE.mode, inode.index))) throw new FsError(ENOTDIR);
-      if (cookie < 1 && !addDot(entry, DOT, { slot: this.slot, ino, cookie: 1 }, sink)) return;
-      if (!addDot(entry, DOT_DOT, { ...options.parent, cookie: 2 }, sink)) return;
+      if (!addDots({ slot: this.slot, ino, parent: options.parent }, options, entry)) return;
     }
     const names = this.cursor('names');
     const on = cookie <= FIRST_ROW ? names.seek(ino) : names.seekRank(cookie - FIRST_ROW);
@@ -343,21 +339,3 @@ export class SnapshotTree {
 }
 
 const NUL = Buffer.from([0]);
-
-function addDot(
-  entry: DirectoryEntry,
-  name: Buffer,
-  place: { slot: number; ino: number; cookie: number },
-  sink: DirectorySink,
-): boolean {
-  const { attr } = entry;
-  attr.slot = place.slot;
-  attr.ino = place.ino;
-  attr.mode = 0o040000;
-  attr.complete = false;
-  entry.source = name;
-  entry.start = 0;
-  entry.end = name.length;
-  entry.cookie = place.cookie;
-  return sink.add(entry);
-}

@@ -14,6 +14,7 @@ import { corrupt } from '../../errors.ts';
 import { ENOTDIR } from '../../posix/errno.ts';
 import { type Attr, type DirectoryEntry, type DirectorySink, FsError } from '../vfs.ts';
 import type { CatalogueSnapshot } from './catalogue.ts';
+import { addDots, addName, FIRST_ROW } from './dots.ts';
 import { isFolder, S_IFDIR, S_IFMT, S_IFREG, VIEW_BIT } from './nodes.ts';
 import type { SnapshotTree } from './snapshot-tree.ts';
 
@@ -33,11 +34,8 @@ interface Content extends Place {
   name: Buffer;
 }
 
-const DOT = Buffer.from('.');
-const DOT_DOT = Buffer.from('..');
 /** Cookie of a row: the slot of the snapshot in which it is listed, and the row's rank in that snapshot's tree. */
 const RANKS = 2 ** 31;
-const FIRST_ROW = 2;
 const PATHS_KEPT = 1000;
 /** Deeper than any path that a kernel takes (4096 bytes): a loop of parents is damage. */
 const MAX_DEPTH = 4096;
@@ -79,20 +77,7 @@ export class VersionView {
     options: { cookie: number; attributes: boolean; sink: DirectorySink },
     entry: DirectoryEntry,
   ): void {
-    const { cookie, sink } = options;
-    const { attr } = entry;
-    const dots: [Buffer, { slot: number; ino: number }][] = [
-      [DOT, place],
-      [DOT_DOT, place.parent],
-    ];
-    for (let index = cookie; index < FIRST_ROW; index++) {
-      const [name, node] = dots[index]!;
-      attr.slot = node.slot;
-      attr.ino = node.ino;
-      attr.mode = S_IFDIR;
-      attr.complete = false;
-      if (!addName(entry, name, index + 1, sink)) return;
-    }
+    if (!addDots(place, options, entry)) return;
     const { tree } = this.#start(place.slot);
     if (this.#isFolder(tree, place.ino)) this.#listFolder(place, options, entry);
     else this.#listContents(place, options, entry);
@@ -291,12 +276,4 @@ function nameOf(tree: SnapshotTree, parent: number, ino: number): Buffer | null 
     if (page.num(NAME.inode, names.index) === ino) return Buffer.from(page.slice(NAME.name, names.index));
   }
   return null;
-}
-
-function addName(entry: DirectoryEntry, name: Buffer, cookie: number, sink: DirectorySink): boolean {
-  entry.source = name;
-  entry.start = 0;
-  entry.end = name.length;
-  entry.cookie = cookie;
-  return sink.add(entry);
 }

@@ -14,6 +14,7 @@ import { EINVAL, EISDIR, ENOTDIR, ESTALE } from '../../posix/errno.ts';
 import { type Attr, type DirectoryEntry, type DirectorySink, FsError } from '../vfs.ts';
 import type { Board } from './board.ts';
 import type { Catalogue, CatalogueSet, CatalogueSnapshot } from './catalogue.ts';
+import { addName, DOTS, FIRST_ROW } from './dots.ts';
 import {
   BY_ID,
   BY_ID_BASE,
@@ -163,26 +164,23 @@ export class VirtualFolders {
   ): void {
     const { list } = this.#folder(ino);
     const { attr } = entry;
-    for (let index = options.cookie; index < list.length + 2; index++) {
-      const name = index === 0 ? DOT : index === 1 ? DOT_DOT : list[index - 2]!.name;
-      if (index < 2) {
-        this.getattr(index === 0 ? ino : this.parent(ino), attr);
-        attr.complete = true;
-      } else {
-        const child = list[index - 2]!;
-        attr.slot = child.slot;
-        attr.ino = child.ino;
-        attr.mode = child.mode;
-        attr.complete = true;
-        if (child.slot !== VIRTUAL_SLOT) attr.complete = options.attributes && options.complete(attr);
-        else if (child.ino === STATUS_BASE) attr.complete = false;
-        else if (options.attributes) this.getattr(child.ino, attr);
-      }
-      entry.source = name;
-      entry.start = 0;
-      entry.end = name.length;
-      entry.cookie = index + 1;
-      if (!options.sink.add(entry)) return;
+    const { cookie, sink } = options;
+    // Unlike others, these are known here at once.
+    for (let index = cookie; index < FIRST_ROW; index++) {
+      this.getattr(index === 0 ? ino : this.parent(ino), attr);
+      attr.complete = true;
+      if (!addName(entry, DOTS[index]!, index + 1, sink)) return;
+    }
+    for (let index = Math.max(0, cookie - FIRST_ROW); index < list.length; index++) {
+      const child = list[index]!;
+      attr.slot = child.slot;
+      attr.ino = child.ino;
+      attr.mode = child.mode;
+      attr.complete = true;
+      if (child.slot !== VIRTUAL_SLOT) attr.complete = options.attributes && options.complete(attr);
+      else if (child.ino === STATUS_BASE) attr.complete = false;
+      else if (options.attributes) this.getattr(child.ino, attr);
+      if (!addName(entry, child.name, index + 1 + FIRST_ROW, sink)) return;
     }
   }
 
@@ -290,9 +288,6 @@ const FIXED: ReadonlySet<number> = new Set([ROOT, SNAPSHOTS, BY_ID, VERSIONS, DO
 function newestOf(set: CatalogueSet): CatalogueSnapshot {
   return set.snapshots[set.snapshots.length - 1]!;
 }
-
-const DOT = Buffer.from('.');
-const DOT_DOT = Buffer.from('..');
 
 function node(name: string, slot: number, ino: number, mode: number): Child {
   return { name: Buffer.from(name), slot, ino, mode };
