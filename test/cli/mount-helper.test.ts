@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { helperArguments } from '../../src/cli/mount-helper.ts';
+import { canMount, makeMountable } from './mount-home.ts';
 import { Home, PASSPHRASE } from './rozen.ts';
 
 test('what mount(8) says becomes what rozen mount takes', () => {
@@ -44,16 +45,6 @@ test('what mount(8) says becomes what rozen mount takes', () => {
   expect(() => helperArguments(['a', 'b', '--help'])).toThrow('unknown argument');
 });
 
-function canMount(): boolean {
-  try {
-    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    if (process.env.CI === 'true') throw new Error('/dev/fuse is missing, and CI=true: the mount tests must run');
-    return false;
-  }
-}
-
 describe.runIf(canMount())('mount.rozen', () => {
   const home = new Home();
   const program = fileURLToPath(new URL('../../bin/mount.rozen.js', import.meta.url));
@@ -62,13 +53,8 @@ describe.runIf(canMount())('mount.rozen', () => {
     spawnSync(process.execPath, [program, ...args], { env: home.env, encoding: 'utf8' });
 
   beforeAll(() => {
-    const key = { ROZEN_REPOSITORY: home.repo, ROZEN_PASSWORD: PASSPHRASE };
-    mkdirSync(mountpoint);
-    mkdirSync(join(home.dir, 'source'));
-    writeFileSync(join(home.dir, 'source/file'), 'content\n');
+    makeMountable(home);
     writeFileSync(join(home.dir, 'password'), `${PASSPHRASE}\n`);
-    home.ok(['init'], key);
-    home.ok(['backup', join(home.dir, 'source'), '--set', 's'], key);
   });
   afterAll(() => home.remove());
 

@@ -1,16 +1,8 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import {
-  accessSync,
-  constants,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { canMount, makeMountable } from './mount-home.ts';
 import { Home, onTerminal, PASSPHRASE, program } from './rozen.ts';
 
 const home = new Home();
@@ -18,16 +10,6 @@ const mountpoint = join(home.dir, 'mnt');
 const identity = join(home.dir, 'identity.txt');
 const repository = { ROZEN_REPOSITORY: home.repo };
 const env = { ...repository, ROZEN_IDENTITY_FILE: identity };
-
-function canMount(): boolean {
-  try {
-    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    if (process.env.CI === 'true') throw new Error('/dev/fuse is missing, and CI=true: the mount tests must run');
-    return false;
-  }
-}
 
 function libfuse2(): boolean {
   const found = spawnSync(process.execPath, ['-e', "require('fuse-native'); process.exit(0)"]).status === 0;
@@ -66,13 +48,7 @@ async function until(condition: () => boolean, what: string): Promise<void> {
 }
 
 beforeAll(() => {
-  const key = { ...repository, ROZEN_PASSWORD: PASSPHRASE };
-  mkdirSync(mountpoint);
-  mkdirSync(join(home.dir, 'source'));
-  writeFileSync(join(home.dir, 'source/file'), 'content\n');
-  home.ok(['init'], key);
-  home.ok(['key', 'export', identity], key);
-  home.ok(['backup', join(home.dir, 'source'), '--set', 's'], key);
+  home.ok(['key', 'export', identity], makeMountable(home));
 });
 afterEach(() => {
   if (mounted()) spawnSync('umount', ['-l', mountpoint]);

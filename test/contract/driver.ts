@@ -23,6 +23,7 @@ import {
 import { open, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { unmount } from '../../src/fs/kernel/umount.ts';
 import type { Driver } from '../../src/fs/serving.ts';
@@ -44,6 +45,8 @@ import {
 
 const koffi = createRequire(import.meta.url)('koffi');
 const MiB = 1 << 20;
+/** Copies a file by one of the calls that keep the bytes in the kernel. */
+const COPY = fileURLToPath(new URL('./copy.py', import.meta.url));
 /** Of NODE st_ino in the mirror: slot 0x800005, see mirror.mjs. */
 const MIRROR_SLOT = 0x800005n;
 const S_IFMT = 0o170000;
@@ -244,7 +247,7 @@ export function driverContract(driver: Driver, capable: DriverCapabilities, obst
       await run('sh', ['-c', 'cat "$1" | cat > "$2"', 'sh', path, join(dir, 'piped')]);
       expect(readFileSync(join(dir, 'piped')).equals(large)).toBe(true);
       for (const call of ['sendfile', 'splice', 'copy_file_range']) {
-        await run('python3', ['-c', COPY, call, path, join(dir, call)]);
+        await run('python3', [COPY, call, path, join(dir, call)]);
         expect(readFileSync(join(dir, call)).equals(large)).toBe(true);
       }
       const libc = koffi.load(null);
@@ -516,28 +519,6 @@ export function driverContract(driver: Driver, capable: DriverCapabilities, obst
     });
   });
 }
-
-/** Copies a file by one of the calls that keep the bytes in the kernel. */
-const COPY = `
-import os, sys
-call, source, target = sys.argv[1:]
-a = os.open(source, os.O_RDONLY)
-b = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-if call == 'splice':
-    r, w = os.pipe()
-    while n := os.splice(a, w, 1 << 16):
-        while n: n -= os.splice(r, b, n)
-elif call == 'sendfile':
-    at = 0
-    while n := os.sendfile(b, a, at, 1 << 20): at += n
-else:
-    try:
-        while os.copy_file_range(a, b, 1 << 20): pass
-    except OSError as error:
-        # Between file systems: what the kernel cannot copy itself, it says, and programs read and write.
-        if error.errno != 18: raise
-        while piece := os.read(a, 1 << 20): os.write(b, piece)
-`;
 
 /** Held open by `hold`; ended by `free`. */
 export async function hold(path: string): Promise<{ pid: number; free(): Promise<void> }> {

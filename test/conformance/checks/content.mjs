@@ -18,6 +18,7 @@ import { open } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { dataRanges } from '../../../dist/posix/holes.js';
 import { libc } from '../../../dist/posix/libc.js';
 import { equal, isFile, isFolder, refuses, Skip, show } from '../survey.mjs';
@@ -67,19 +68,7 @@ function mapped(path, length, flags) {
   });
 }
 
-const COPY = `
-import os, sys
-call, source, target = sys.argv[1:]
-a = os.open(source, os.O_RDONLY)
-b = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-if call == 'splice':
-    r, w = os.pipe()
-    while n := os.splice(a, w, 1 << 16):
-        while n: n -= os.splice(r, b, n)
-elif call == 'sendfile':
-    at = 0
-    while n := os.sendfile(b, a, at, 1 << 20): at += n
-`;
+const COPY = fileURLToPath(new URL('../../contract/copy.py', import.meta.url));
 
 const copied = (call) => [
   `${call}(2) gives the same bytes`,
@@ -89,7 +78,7 @@ const copied = (call) => [
     try {
       const target = join(folder, 'copy');
       if (call === 'cp') execFileSync('cp', [s.there(entry).toString(), target]);
-      else execFileSync('python3', ['-c', COPY, call, s.there(entry).toString(), target]);
+      else execFileSync('python3', [COPY, call, s.there(entry).toString(), target]);
       equal(digest(target), digest(s.here(entry)));
     } finally {
       rmSync(folder, { recursive: true });

@@ -184,8 +184,16 @@ export function createVfs(init) {
   };
 }
 
-/** The main thread's side: a miss is resolved after `delay` ms, or never; `never-N` is refused with EIO by then. */
+/**
+ * The main thread's side: a miss is resolved after `delay` ms, of `held` hosts by `release`; `never-N` is refused with EIO by
+ * then. Held ones are counted on stdout: `waiting N`.
+ */
 export function createHost(init) {
+  const waiting = new Set();
+  let release = () => {};
+  const released = new Promise((resolve) => {
+    release = resolve;
+  });
   const missing = new Int32Array(new SharedArrayBuffer(64 * 4));
   const data = { ...init, missing };
   const reports = [];
@@ -196,7 +204,11 @@ export function createHost(init) {
     module: new URL(import.meta.url),
     workerInit: () => ({ init: data, transfer: [] }),
     async resolve(miss) {
-      await new Promise((resolve) => setTimeout(resolve, init.delay ?? 20));
+      if (init.held) {
+        waiting.add(miss.target.row);
+        process.stdout.write(`waiting ${waiting.size}\n`);
+        await released;
+      } else await new Promise((resolve) => setTimeout(resolve, init.delay ?? 20));
       if (miss.target.scope === 'never') throw new FsError(EIO);
       Atomics.store(missing, miss.target.row, 1);
     },
@@ -204,6 +216,7 @@ export function createHost(init) {
       listener = to;
     },
     invalidate: (change) => listener(change),
+    release,
     report(message) {
       reports.push(message);
       process.stderr.write(`report: ${message}\n`);

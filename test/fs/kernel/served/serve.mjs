@@ -15,6 +15,7 @@ try {
       setImmediate(() => {
         throw new Error('made-up');
       });
+    if (command === 'release') host.release();
     if (command.startsWith('invalidate')) host.invalidate({ slot: 0, ino: 1, name: null });
   });
   process.stdin.unref?.();
