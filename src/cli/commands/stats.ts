@@ -32,9 +32,10 @@ export async function run(context: Context, args: string[], options: FilterOptio
   places.close();
   const sum = (field: 'bytes' | 'holeBytes'): number =>
     counted.reduce((all, { statistics }) => all + statistics[field], 0);
-  const total = { ...collector.total(), bytes: sum('bytes'), holeBytes: sum('holeBytes') };
+  const deletedBytes = counted.reduce((all, { statistics }) => all + statistics.deleted.bytes, 0);
+  const total = { ...collector.total(), bytes: sum('bytes'), deletedBytes, holeBytes: sum('holeBytes') };
   // Holes cost nothing anywhere: counting them would flatter.
-  const stored = total.bytes - total.holeBytes;
+  const stored = total.bytes + total.deletedBytes - total.holeBytes;
   const { out } = context;
   if (out.json) {
     out.document({
@@ -52,14 +53,19 @@ export async function run(context: Context, args: string[], options: FilterOptio
     return;
   }
   for (const { snapshot, statistics } of counted.length > 1 ? counted.slice(-1) : counted) {
-    const { files, folders, symlinks, others, bytes, holeBytes, uniqueBytes } = statistics;
+    const { files, folders, symlinks, others, bytes, holeBytes, uniqueBytes, deleted } = statistics;
     out.line(`${counted.length > 1 ? 'newest: ' : ''}snapshot ${snapshotTitle(snapshot)}`);
     out.line(
       `  ${plural(files, 'file')}, ${plural(folders, 'folder')}, ${plural(symlinks, 'symlink')}, ${plural(others, 'other')}`,
     );
     out.line(
-      `  ${formatSize(bytes)}${holeBytes > 0 ? `, of which ${formatSize(holeBytes)} are holes` : ''}; ${formatSize(uniqueBytes)} different`,
+      `  ${formatSize(bytes)}${holeBytes > 0 ? `, of which ${formatSize(holeBytes)} are holes` : ''}; ${formatSize(uniqueBytes)} different${snapshot.mode === 'worm' ? ', with older versions and what was deleted' : ''}`,
     );
+    if (deleted.files + deleted.folders + deleted.symlinks + deleted.others > 0) {
+      out.line(
+        `  deleted and kept: ${plural(deleted.files, 'file')}, ${plural(deleted.folders, 'folder')}, ${formatSize(deleted.bytes)}`,
+      );
+    }
   }
   out.line(`${plural(counted.length, 'snapshot')} together`);
   out.line(`  content        ${formatSize(stored)}`);

@@ -1,21 +1,20 @@
 import { KIND_DATA } from '../../archive/format.ts';
 import type { Page } from '../../archive/tree/page.ts';
-import { ARCHIVE, EXTENT, INODE } from '../../archive/tree/schema.ts';
+import { ARCHIVE, EXTENT } from '../../archive/tree/schema.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
 import { leavesOf, loadNode, type PageNode } from '../diff/page-nodes.ts';
-import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from './attributes.ts';
+import { type InodeSums, type LeafSums, sumLeaf, sumSnapshot } from './inode-sums.ts';
 
-export interface SnapshotStatistics {
-  files: number;
-  folders: number;
-  symlinks: number;
-  others: number;
-  /** Bytes of all files, hard links counted once, holes included. */
-  bytes: number;
-  /** Of these, bytes that only stand for zeros. */
+export interface SnapshotStatistics extends InodeSums {
+  /** What a WORM set keeps that was deleted from it, with all that was in folders that were; nothing for other sets. */
+  deleted: InodeSums;
+  /** Bytes that only stand for zeros. */
   holeBytes: number;
-  /** Different bytes that the files need: what is left after deduplication, before compression. */
+  /**
+   * Different bytes that the files need: what is left after deduplication, before compression. Of a WORM set older versions
+   * and what was deleted count too.
+   */
   uniqueBytes: number;
   /** Data archives that the files lie in, and their whole sealed size. */
   archives: number;
@@ -45,15 +44,6 @@ export async function storeStatistics(store: ObjectStore): Promise<StoreStatisti
   return result;
 }
 
-/** Sums over one leaf of the inodes tree. */
-interface InodeSums {
-  files: number;
-  folders: number;
-  symlinks: number;
-  others: number;
-  bytes: number;
-}
-
 /** The extents of one leaf as columns: archive number (0: hole), first byte of the stream, length. */
 type ExtentColumns = Float64Array;
 
@@ -62,29 +52,26 @@ type ExtentColumns = Float64Array;
  * one lineage cost little more than one.
  */
 export class StatisticsCollector {
-  readonly #inodes = new Map<string, InodeSums>();
+  readonly #inodes = new Map<string, LeafSums>();
   readonly #extents = new Map<string, ExtentColumns>();
   /** Archive id → number from 1 and size, over all lineages. */
   readonly #archives = new Map<string, { number: number; size: number }>();
 
   async add(reader: SnapshotReader): Promise<SnapshotStatistics> {
-    const sums: InodeSums = { files: 0, folders: 0, symlinks: 0, others: 0, bytes: 0 };
+    const leaves: LeafSums[] = [];
     const pageId = pageIds(reader);
     for (const leaf of await leavesOf(reader, 'inodes')) {
       const key = pageId(leaf);
       let part = this.#inodes.get(key);
       if (part === undefined) {
-        part = sumInodes(await loadNode(reader, 'inodes', leaf));
+        part = sumLeaf(await loadNode(reader, 'inodes', leaf));
         this.#inodes.set(key, part);
       }
-      sums.files += part.files;
-      sums.folders += part.folders;
-      sums.symlinks += part.symlinks;
-      sums.others += part.others;
-      sums.bytes += part.bytes;
+      leaves.push(part);
     }
+    const { current, deleted } = sumSnapshot(leaves);
     const columns = await this.#extentsOf(reader);
-    return { ...sums, ...this.#weigh(columns) };
+    return { ...current, deleted, ...this.#weigh(columns) };
   }
 
   /** Over all snapshots that were added: different bytes, and the archives that hold them. */
@@ -165,22 +152,6 @@ function pageIds({ root, record }: SnapshotReader): (node: PageNode) => string {
   const ids = new Map(root.archives.map(({ row, id }) => [row, id.toString('hex')]));
   ids.set(root.row, record.tree.id.toString('hex'));
   return ({ row, offset }) => `${ids.get(row)}:${offset}`;
-}
-
-function sumInodes(page: Page): InodeSums {
-  const sums: InodeSums = { files: 0, folders: 0, symlinks: 0, others: 0, bytes: 0 };
-  for (let i = 0; i < page.count; i++) {
-    // What was deleted from a WORM set stands in its trees, without a name.
-    if (page.num(INODE.nlink, i) === 0) continue;
-    const type = page.num(INODE.mode, i) & S_IFMT;
-    if (type === S_IFREG) {
-      sums.files++;
-      sums.bytes += page.num(INODE.size, i);
-    } else if (type === S_IFDIR) sums.folders++;
-    else if (type === S_IFLNK) sums.symlinks++;
-    else sums.others++;
-  }
-  return sums;
 }
 
 function extentColumns(page: Page, rows: ReadonlyMap<number, number>): ExtentColumns {
