@@ -40,6 +40,14 @@ export class Places {
     return this.openIn(snapshot, path);
   }
 
+  /** To read content: also where an older snapshot of a WORM set leads to copies that were damaged and repaired. */
+  async openToRead(text: string): Promise<OpenPlace> {
+    const place = await this.open(text);
+    if (place.snapshot.mode !== 'worm') return place;
+    const { contentReader } = await import('../snapshot/worm/repaired.ts');
+    return { ...place, content: await contentReader(this.#repository, await this.opener(), place) };
+  }
+
   async openIn(snapshot: SnapshotInfo, path: Buffer | null): Promise<OpenPlace> {
     const { openPlace } = await import('../snapshot/view/place.ts');
     return openPlace(await this.opener(), snapshot, path);

@@ -31,6 +31,8 @@ export interface AgainstRun {
   /** Also read the archived content. */
   readData: boolean;
   repair: 'local' | 'archive' | null;
+  /** A snapshot was named. */
+  isNamed: boolean;
   keep: boolean;
 }
 

@@ -1,9 +1,10 @@
-import { RozenError } from '../errors.ts';
 import type { Repository } from '../repository/repository.ts';
 import type { AgainstReport, Divergence } from '../snapshot/verify/against-types.ts';
 import type { Finding } from '../snapshot/verify/types.ts';
+import type { SnapshotInfo } from '../snapshot/view/listing.ts';
 import type { OpenPlace } from '../snapshot/view/place.ts';
-import type { ArchiveRepair, LocalRepair } from '../snapshot/worm/repair.ts';
+import type { ArchiveRepair } from '../snapshot/worm/repair-archive.ts';
+import type { LocalRepair } from '../snapshot/worm/repair-local.ts';
 import { argumentBytes } from './argument-bytes.ts';
 import type { Context } from './context.ts';
 import { jsonName, plural, printableName } from './display.ts';
@@ -32,14 +33,14 @@ interface Compared {
 }
 
 export async function afterAgainst(context: Context, compared: Compared): Promise<Repairs> {
-  const { place, repository, report, run } = compared;
+  const { repository, report, run } = compared;
   const repairs: Repairs = { findings: null, local: null, archive: null, done: new Set(), damage: 0 };
   if (run.repair === 'local') await repairLocalSide(compared, repairs);
   if (run.readData || run.repair === 'archive') {
     const { verify } = await import('../snapshot/verify/verify.ts');
     const progress = context.progress('verify');
     try {
-      const snapshots = new Set([place.snapshot.id]);
+      const snapshots = new Set([(await damagedSide(compared)).snapshot.id]);
       const checked = await verify(
         { repository, readData: 100, snapshots, signal: context.signal },
         {
@@ -62,7 +63,7 @@ export async function afterAgainst(context: Context, compared: Compared): Promis
 }
 
 async function repairLocalSide({ place, repository, report, run }: Compared, repairs: Repairs): Promise<void> {
-  const { repairLocal } = await import('../snapshot/worm/repair.ts');
+  const { repairLocal } = await import('../snapshot/worm/repair-local.ts');
   const { divergences } = report;
   repairs.local = await repairLocal({
     repository,
@@ -73,19 +74,44 @@ async function repairLocalSide({ place, repository, report, run }: Compared, rep
   });
 }
 
-async function repairArchivedSide(context: Context, { places, place, repository }: Compared, repairs: Repairs) {
-  const { set, id } = place.snapshot;
-  if ((await places.choose(`${set}@latest`)).snapshot.id !== id) {
-    throw new RozenError('usage', 'only the newest snapshot of a set can be repaired', {
-      hint: `name ${set}@latest`,
-    });
-  }
-  const { repairArchive } = await import('../snapshot/worm/repair.ts');
-  const findings = repairs.findings ?? [];
-  repairs.archive = await repairArchive({ repository, place, findings, signal: context.signal });
+/**
+ * What of the archive is looked at: what a snapshot shows that was named, else all that the set ever had, of which the newest
+ * snapshot of a WORM set knows.
+ */
+async function damagedSide({ place, repository, run }: Compared): Promise<{ snapshot: SnapshotInfo }> {
+  return run.isNamed || place.snapshot.mode !== 'worm'
+    ? place
+    : { snapshot: await newestOf(repository, place.snapshot) };
+}
+
+async function newestOf(repository: Repository, { lineage }: SnapshotInfo): Promise<SnapshotInfo> {
+  const { listSnapshots } = await import('../snapshot/view/listing.ts');
+  return (await listSnapshots(repository)).filter((it) => it.lineage === lineage).at(-1)!;
+}
+
+async function repairArchivedSide(
+  context: Context,
+  { places, place, repository, run }: Compared,
+  repairs: Repairs,
+): Promise<void> {
+  const { repairArchive } = await import('../snapshot/worm/repair-archive.ts');
+  const snapshot = await newestOf(repository, place.snapshot);
+  const reader = await (await places.opener()).open(snapshot);
+  repairs.archive = await repairArchive({
+    repository,
+    newest: { reader, snapshot },
+    shown: run.isNamed ? place.reader : null,
+    folder: argumentBytes(run.folder),
+    findings: repairs.findings ?? [],
+    signal: context.signal,
+  });
   const { damaged, repaired } = repairs.archive;
-  // Older snapshots keep the damage for ever; what counts is whether a sound copy of each file is there.
-  if (damaged > 0 && repaired === damaged) repairs.damage = 0;
+  // The archives keep the damage for ever; what counts is whether a sound copy of each content is there.
+  if (damaged === repaired) repairs.damage = (repairs.findings ?? []).filter((it) => !isOfContent(it)).length;
+}
+
+function isOfContent({ object, archive, kind }: Finding): boolean {
+  return archive !== null && object.startsWith('data/') && (kind === 'damaged' || kind === 'missing');
 }
 
 export function printRepairs(out: Output, { findings, local, archive }: Repairs): void {
@@ -103,7 +129,7 @@ export function printRepairs(out: Output, { findings, local, archive }: Repairs)
   const { damaged, repaired, snapshotId, problems } = archive;
   for (const { path, message } of problems) out.line(`not repaired ${printableName(path)}: ${message}`);
   const where = snapshotId === null ? '' : `, snapshot ${snapshotId.slice(0, 8)}`;
-  out.line(`${plural(damaged, 'file')} with damaged content, ${repaired} stored once more${where}`);
+  out.line(`${plural(damaged, 'content')} damaged, ${repaired} stored once more${where}`);
 }
 
 export function repairsAsJson({ findings, local, archive }: Repairs): Record<string, unknown> {

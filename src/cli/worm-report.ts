@@ -11,7 +11,6 @@ const ACTIONS: Readonly<Record<DivergedFile['action'], string>> = {
   kept: 'the archived content stays current',
   accepted: 'accepted as a new version',
   restored: 'the archived content was put back',
-  deleted: 'a folder has its name: it counts as deleted',
 };
 
 function printDiverged(out: Output, file: DivergedFile): void {
@@ -27,7 +26,7 @@ export function differenceOf(file: Pick<DivergedFile, 'archived' | 'local' | 'di
   const side = (it: DivergedFile['archived']): string => `${formatSize(it.size)} of ${formatTime(it.mtimeSec)}`;
   const where =
     differsAt === null
-      ? 'no regular file any more'
+      ? 'something of another kind'
       : `first difference ${exact ? 'at' : 'not before'} byte ${formatCount(differsAt)}`;
   return `archived ${side(archived)}, here ${side(local)}, ${where}`;
 }
@@ -49,6 +48,10 @@ export function printWormReport(out: Output, report: WormReport, verbose: boolea
     out.line(`: ${host} has another content under this name; both are kept`);
   }
   more(out, report.conflicts.length, limit, 'name');
+  if (report.uncompared.length > 0) {
+    const machines = report.uncompared.map((name) => printableName(Buffer.from(name))).join(', ');
+    out.line(`new names were not compared with those of ${machines}: that takes a key (rozen diff)`);
+  }
   for (const path of report.refused.slice(0, limit)) {
     out.write('x ');
     out.line(pathForOutput(out, path));

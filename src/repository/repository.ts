@@ -37,6 +37,9 @@ export type {
 } from './snapshot-record.ts';
 export { DEFAULT_POLICY } from './snapshot-record.ts';
 
+/** How often a machine may have lost its state before `isOfSet` does not know its lineages any more. */
+const GENERATIONS_TRIED = 64;
+
 /** What `open` and `init` found out. */
 export interface RepositoryParts {
   store: ObjectStore;
@@ -234,6 +237,14 @@ export class Repository {
   lineageTag(set: string, generation = 0): string {
     const { writer, secrets } = this.#asWriter();
     return lineageTag(secrets, { set, writerId: writer.id, generation });
+  }
+
+  /** Whether a record is of this set, told by its tag: so also on a machine that cannot open its body. */
+  isOfSet({ tag, writerId }: Pick<SnapshotRecord, 'tag' | 'writerId'>, set: string): boolean {
+    const { secrets } = this.#asWriter();
+    for (let generation = 0; generation < GENERATIONS_TRIED; generation++)
+      if (lineageTag(secrets, { set, writerId, generation }) === tag) return true;
+    return false;
   }
 
   /**

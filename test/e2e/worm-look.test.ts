@@ -3,7 +3,6 @@ import {
   chmodSync,
   existsSync,
   lstatSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -14,48 +13,38 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test, vi } from 'vitest';
-import { importPhotos, initWithIdentity, photo } from './photos.ts';
-import { mountObstacle, Sandbox } from './rozen.ts';
+import { describe, expect, test } from 'vitest';
+import { PhotoSet } from './photo-set.ts';
+import { importPhotos, photo } from './photos.ts';
+import { mountObstacle } from './rozen.ts';
 
-// Many runs of the program: a machine that is busy must not fail them.
-vi.setConfig({ testTimeout: 300_000 });
-
-let box: Sandbox;
-afterEach(() => box.remove());
-
-async function backup(source: string, code = 0, ...options: string[]) {
-  await sleep(60);
-  return box.json(['backup', source, '--set', 'photos', ...options], code);
-}
+const set = new PhotoSet();
+const at = (path: string): string => set.at(path);
 
 /** A set with a life behind it: renamed, retouched, deleted, deleted again under one name. */
-async function lived(): Promise<{ source: string; at: (path: string) => string }> {
-  box = new Sandbox();
-  const source = join(box.dir, 'photos');
-  const at = (path: string) => join(source, path);
-  mkdirSync(source);
-  initWithIdentity(box);
+async function lived(): Promise<void> {
+  set.begin();
+  const { source } = set;
   importPhotos(source, 6, 3);
   writeFileSync(at('note.txt'), 'first\n');
-  await backup(source, 0, '--mode', 'worm');
+  await set.backup(0, '--mode', 'worm');
   renameSync(at('album 0/IMG_0001.jpg'), at('album 0/sunset.jpg'));
   unlinkSync(at('note.txt'));
-  await backup(source);
+  await set.backup();
   appendFileSync(at('album 0/sunset.jpg'), 'retouched');
   writeFileSync(at('note.txt'), 'second\n');
-  await backup(source, 0, '--on-change', 'accept');
+  await set.backup(0, '--on-change', 'accept');
   unlinkSync(at('note.txt'));
   unlinkSync(at('album 0/IMG_0000.jpg'));
-  await backup(source);
+  await set.backup();
   rmSync(at('album 1'), { recursive: true });
-  await backup(source);
-  return { source, at };
+  await set.backup();
 }
 
 describe('a mount', () => {
   test.skipIf(mountObstacle() !== null)('shows a WORM set as it stands, what is gone, and old contents', async () => {
-    const { source } = await lived();
+    await lived();
+    const { source, box } = set;
     const mnt = box.mount();
     try {
       expect(readdirSync(join(mnt, 'worm'))).toEqual(['photos']);
@@ -84,7 +73,7 @@ describe('a mount', () => {
       expect(contents).toEqual([photo(1), Buffer.concat([photo(1), Buffer.from('retouched')])]);
       // A newer snapshot shows at once where it should.
       writeFileSync(join(source, 'late.txt'), 'late\n');
-      await backup(source);
+      await set.backup();
       for (let tries = 0; tries < 1000 && !existsSync(join(worm, 'current/late.txt')); tries++) await sleep(20);
       expect(readFileSync(join(worm, 'current/late.txt'), 'utf8')).toBe('late\n');
     } finally {
@@ -94,7 +83,8 @@ describe('a mount', () => {
 });
 
 test('what was deleted is found under the name that it had, and history tells a whole life', async () => {
-  const { source, at } = await lived();
+  await lived();
+  const { box } = set;
   expect(box.ok(['cat', 'photos@latest:note.txt']).stdout).toBe('second\n');
   const names = box.ok(['ls', 'photos@latest:album 1']).stdout.trim().split('\n');
   expect(names).toEqual(['IMG_0003.jpg', 'IMG_0004.jpg', 'IMG_0005.jpg']);
@@ -120,7 +110,7 @@ test('what was deleted is found under the name that it had, and history tells a 
 
   // Attributes alone write pages and no data, and history tells them too.
   chmodSync(at('album 0/IMG_0002.jpg'), 0o600);
-  const report = await backup(source);
+  const report = await set.backup();
   expect(report).toMatchObject({ archives: 0, bytesNew: 0 });
   expect(events('album 0/IMG_0002.jpg').at(-1)).toEqual(['metadata', '/album 0/IMG_0002.jpg']);
 
@@ -132,7 +122,7 @@ test('what was deleted is found under the name that it had, and history tells a 
     acceptNew: false,
   });
   writeFileSync(at('new.txt'), 'new');
-  expect((await backup(source, 4)).worm.refused).toEqual([{ path: at('new.txt') }]);
+  expect((await set.backup(4)).worm.refused).toEqual([{ path: at('new.txt') }]);
   // The machine that backs it up needs no key to tell.
   const keyless = box.run(['set', 'photos'], { env: { ROZEN_PASSWORD: '', ROZEN_IDENTITY_FILE: '' } });
   expect(keyless.stdout).toBe('photos: on change restore, on delete record, new files are refused (frozen)\n');

@@ -1,7 +1,8 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, expect, test, vi } from 'vitest';
+import { settle } from './photo-set.ts';
 import { importPhotos, initWithIdentity, photo } from './photos.ts';
 import { mountObstacle, Sandbox } from './rozen.ts';
 
@@ -18,7 +19,7 @@ test('two machines feed one set: content is stored once, clashing names are told
   const other = { XDG_STATE_HOME: join(box.dir, 'state-of-another') };
   mkdirSync(here);
   const backup = async (source: string, env: Record<string, string>, ...options: string[]) => {
-    await sleep(60);
+    await settle();
     return JSON.parse(box.ok(['--json', 'backup', source, '--set', 'photos', ...options], 0, env).stdout);
   };
   const paths = importPhotos(here, 4, 4);
@@ -31,6 +32,12 @@ test('two machines feed one set: content is stored once, clashing names are told
   const second = await backup(there, other, '--mode', 'worm');
   expect(second.worm.conflicts).toMatchObject([{ path: join(there, paths[0]!) }]);
   expect(second.bytesNew).toBe(photo(50).length + photo(51).length);
+  expect(second.worm.uncompared).toEqual([]);
+  // A machine that can only write cannot look at the other's names, and says so.
+  const keyless = { ...other, ROZEN_PASSWORD: '', ROZEN_IDENTITY_FILE: '' };
+  writeFileSync(join(there, 'album 0/late.jpg'), photo(52));
+  const blind = await backup(there, keyless);
+  expect(blind.worm).toMatchObject({ conflicts: [], uncompared: [hostname()] });
   // What the one deletes is no business of the other.
   rmSync(join(there, paths[1]!));
   expect((await backup(there, other)).classes.deleted.files).toBe(1);
@@ -45,7 +52,7 @@ test('two machines feed one set: content is stored once, clashing names are told
     const contents = currents.map((folder) => readFileSync(join(folder, paths[0]!)));
     expect(contents.some((content) => content.equals(photo(0)))).toBe(true);
     expect(contents.some((content) => content.equals(photo(50)))).toBe(true);
-    expect(currents.map((folder) => readdirSync(join(folder, 'album 0')).length).sort()).toEqual([4, 4]);
+    expect(currents.map((folder) => readdirSync(join(folder, 'album 0')).length).sort()).toEqual([4, 5]);
     expect(readFileSync(join(worm, 'deleted', paths[1]!))).toEqual(photo(1));
   } finally {
     box.unmount();
@@ -58,7 +65,7 @@ test('a machine that can only write keeps the mode of a set when it loses its st
   const source = join(box.dir, 'photos');
   mkdirSync(source);
   importPhotos(source, 2, 2);
-  await sleep(60);
+  await settle();
   const keyless = { ROZEN_PASSWORD: '', ROZEN_IDENTITY_FILE: '' };
   box.ok(['backup', source, '--set', 'photos', '--mode', 'worm'], 0, keyless);
   rmSync(
@@ -68,6 +75,7 @@ test('a machine that can only write keeps the mode of a set when it loses its st
     },
   );
   const report = JSON.parse(box.ok(['--json', 'backup', source, '--set', 'photos'], 0, keyless).stdout);
+  expect(report.worm.uncompared).toEqual([]);
   expect(report).toMatchObject({ mode: 'worm', bytesNew: 0, worm: { policy: { onChange: 'warn' } } });
   expect(report.stateNotice).toContain('without an identity');
 });

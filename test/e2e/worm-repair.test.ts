@@ -1,33 +1,26 @@
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, expect, test, vi } from 'vitest';
-import { importPhotos, initWithIdentity, photo, rot } from './photos.ts';
-import { Sandbox } from './rozen.ts';
+import { expect, test } from 'vitest';
+import { PhotoSet } from './photo-set.ts';
+import { importPhotos, photo, rot } from './photos.ts';
 
-// Many runs of the program: a machine that is busy must not fail them.
-vi.setConfig({ testTimeout: 300_000 });
-
-let box: Sandbox;
-afterEach(() => box.remove());
-
-async function backup(source: string, code = 0, ...options: string[]) {
-  await sleep(60);
-  return box.json(['backup', source, '--set', 'photos', ...options], code);
-}
-
-function begin(): { source: string; at: (path: string) => string } {
-  box = new Sandbox();
-  const source = join(box.dir, 'photos');
-  mkdirSync(source);
-  initWithIdentity(box);
-  return { source, at: (path) => join(source, path) };
-}
+const program = join(import.meta.dirname, '../../bin/rozen.js');
+const set = new PhotoSet();
+const at = (path: string): string => set.at(path);
 
 /** Overwrites bytes of every data archive where the first blocks lie. */
 function damageArchives(): void {
-  const files = execFileSync('find', [join(box.repo, 'data'), '-name', '*.roz'])
+  const files = execFileSync('find', [join(set.box.repo, 'data'), '-name', '*.roz'])
     .toString()
     .trim()
     .split('\n');
@@ -40,9 +33,10 @@ function damageArchives(): void {
 }
 
 test('what decayed here comes back from the archive, what was edited stays', async () => {
-  const { source, at } = begin();
+  set.begin();
+  const { source, box } = set;
   const paths = importPhotos(source, 4, 4);
-  await backup(source, 0, '--mode', 'worm');
+  await set.backup(0, '--mode', 'worm');
   rot(at(paths[0]!), 700);
   appendFileSync(at(paths[1]!), 'edited');
   const look = box.json(['verify', '--against', source, 'photos@latest'], 4);
@@ -60,12 +54,13 @@ test('what decayed here comes back from the archive, what was edited stays', asy
 });
 
 test('what is damaged in the archive is stored once more from what is sound here', async () => {
-  const { source, at } = begin();
+  set.begin();
+  const { source, box } = set;
   const paths = importPhotos(source, 12, 12);
-  await backup(source, 0, '--mode', 'worm');
+  await set.backup(0, '--mode', 'worm');
   // A second version, whose first one must stay what it is.
   appendFileSync(at(paths[3]!), 'retouched');
-  await backup(source, 0, '--on-change', 'accept');
+  await set.backup(0, '--on-change', 'accept');
   expect(box.json(['verify', '--against', source, 'photos@latest', '--read-data']).findings).toEqual([]);
   damageArchives();
   const found = box.json(['verify', '--against', source, 'photos@latest', '--read-data'], 5);
@@ -79,7 +74,45 @@ test('what is damaged in the archive is stored once more from what is sound here
     const expected = number === 3 ? Buffer.concat([photo(3), Buffer.from('retouched')]) : photo(number);
     expect(readFileSync(join(box.dir, 'whole', path)).equals(expected), path).toBe(true);
   }
-  expect(await backup(source)).toMatchObject({ bytesNew: 0 });
+  expect(await set.backup()).toMatchObject({ bytesNew: 0 });
   expect(box.json(['status', 'photos']).diverged).toEqual([]);
   expect(box.run(['verify', 'photos@latest']).code).toBe(0);
+});
+
+test('what is damaged in older snapshots is stored once more from whatever file here has the content', async () => {
+  set.begin();
+  const { source, box } = set;
+  const paths = importPhotos(source, 12, 12);
+  const first = await set.backup(0, '--mode', 'worm');
+  // A photo has an older version, another one was deleted; copies of both contents are here under other names.
+  copyFileSync(at(paths[3]!), at('original.jpg'));
+  copyFileSync(at(paths[5]!), at('spare.jpg'));
+  appendFileSync(at(paths[3]!), 'retouched');
+  await set.backup(0, '--on-change', 'accept');
+  unlinkSync(at(paths[5]!));
+  await set.backup();
+  damageArchives();
+  const restored = (name: string, code = 0): string => {
+    const target = join(box.dir, name);
+    box.ok(['restore', first.snapshotId, '--target', target, '--verify'], code);
+    return target;
+  };
+  restored('broken', 5);
+  // The snapshot that is named shows other contents than the folder has: that stays a difference.
+  const args = ['verify', '--against', source, '--repair', 'archive'];
+  const named = box.json([...args, first.snapshotId], 4).repairedArchive;
+  expect(named).toMatchObject({ damaged: 12, repaired: 12, problems: [] });
+  const whole = restored('whole');
+  for (const [number, path] of paths.entries())
+    expect(readFileSync(join(whole, path)).equals(photo(number)), path).toBe(true);
+  const retouched = Buffer.concat([photo(3), Buffer.from('retouched')]);
+  const cat = (name: string) => execFileSync(process.execPath, [program, 'cat', name], { env: box.env });
+  expect(() => cat(`photos@latest:${paths[3]}`)).toThrow();
+  // Without a name: all that the set ever had.
+  expect(box.json(args).repairedArchive).toMatchObject({ damaged: 3, repaired: 3, problems: [] });
+  expect(box.json(args).repairedArchive).toMatchObject({ damaged: 0, repaired: 0 });
+  expect(cat(`photos@latest:${paths[3]}`).equals(retouched)).toBe(true);
+  expect(cat(`photos@latest:${paths[5]}`).equals(photo(5))).toBe(true);
+  expect(cat(`${first.snapshotId}:${paths[3]}`).equals(photo(3))).toBe(true);
+  expect(await set.backup()).toMatchObject({ unchanged: true });
 });

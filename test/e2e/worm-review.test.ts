@@ -1,44 +1,42 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, expect, test, vi } from 'vitest';
-import { importPhotos, initWithIdentity, photo, rot } from './photos.ts';
-import { Sandbox } from './rozen.ts';
+import { expect, test } from 'vitest';
+import { PhotoSet } from './photo-set.ts';
+import { importPhotos, photo, rot } from './photos.ts';
 
-// Many runs of the program: a machine that is busy must not fail them.
-vi.setConfig({ testTimeout: 300_000 });
-
-let box: Sandbox;
-afterEach(() => box.remove());
-
-async function backup(source: string, code = 0, ...options: string[]) {
-  await sleep(60);
-  return box.json(['backup', source, '--set', 'photos', ...options], code);
-}
+const set = new PhotoSet();
+const at = (path: string): string => set.at(path);
 
 /** A set in which a photo was retouched, two have decayed, a text was edited and a photo is a symlink now. */
-async function diverged(): Promise<{ source: string; at: (path: string) => string }> {
-  box = new Sandbox();
-  const source = join(box.dir, 'photos');
-  const at = (path: string) => join(source, path);
-  mkdirSync(source);
-  initWithIdentity(box);
+async function diverged(): Promise<void> {
+  set.begin();
+  const { source } = set;
   importPhotos(source, 5, 5);
   writeFileSync(at('captions.txt'), 'one\ntwo\nthree\n');
-  await backup(source, 0, '--mode', 'worm');
+  await set.backup(0, '--mode', 'worm');
   writeFileSync(at('album 0/IMG_0000.jpg'), photo(99, { width: 50, height: 40, date: '2024:12:24 18:00:00' }));
   rot(at('album 0/IMG_0001.jpg'), 700);
   rot(at('album 0/IMG_0002.jpg'), 701);
   writeFileSync(at('captions.txt'), 'one\n2\nthree\n');
   unlinkSync(at('album 0/IMG_0003.jpg'));
   execFileSync('ln', ['-s', 'IMG_0004.jpg', at('album 0/IMG_0003.jpg')]);
-  await backup(source, 4);
-  return { source, at };
+  await set.backup(4);
 }
 
 test('review shows both sides of each case, and does what the answers say in one snapshot', async () => {
-  const { source, at } = await diverged();
+  await diverged();
+  const { source, box } = set;
   const { cases } = box.json(['review', 'photos', '--json'], 4);
   const byName = Object.fromEntries(cases.map((it: { path: string }) => [it.path.slice(source.length + 1), it]));
   expect(byName).toMatchObject({
@@ -71,13 +69,14 @@ test('review shows both sides of each case, and does what the answers say in one
   expect(readFileSync(at('album 0/IMG_0003.jpg'))).toEqual(photo(3));
   // The symlink is kept beside, and the next run finds the set whole.
   expect(readdirSync(at('album 0')).filter((name) => name.includes('.rozen-diverged-'))).toHaveLength(3);
-  expect((await backup(source)).worm).toMatchObject({ divergedCount: 0 });
+  expect((await set.backup()).worm).toMatchObject({ divergedCount: 0 });
   expect(box.json(['status', 'photos']).diverged).toEqual([]);
   expect(box.json(['verify', '--read-data']).findings).toEqual([]);
 });
 
 test('review asks on a terminal, one by one or for all of a kind', async () => {
-  const { source, at } = await diverged();
+  await diverged();
+  const { box } = set;
   const program = join(import.meta.dirname, '../../bin/rozen.js');
   const screen = spawnSync('script', ['-qec', `${process.execPath} ${program} review photos --no-keep`, '/dev/null'], {
     cwd: box.dir,
@@ -93,6 +92,55 @@ test('review asks on a terminal, one by one or for all of a kind', async () => {
   expect(readFileSync(at('album 0/IMG_0002.jpg'))).toEqual(photo(2));
   expect(readdirSync(at('album 0')).filter((name) => name.includes('.rozen-diverged-'))).toEqual([]);
   appendFileSync(at('captions.txt'), 'four\n');
-  const again = await backup(source, 4);
+  const again = await set.backup(4);
   expect(again.worm.diverged.map((it: { kind: string }) => it.kind).sort()).toEqual(['edited', 'edited', 'replaced']);
+});
+
+test('review accepts what has replaced a file or a folder, and restores these', async () => {
+  set.begin();
+  const { source, box } = set;
+  importPhotos(source, 8, 2);
+  await set.backup(0, '--mode', 'worm');
+  // A photo has become a symlink, another one a folder; an album a file, another one a symlink.
+  unlinkSync(at('album 0/IMG_0000.jpg'));
+  symlinkSync('IMG_0001.jpg', at('album 0/IMG_0000.jpg'));
+  unlinkSync(at('album 0/IMG_0001.jpg'));
+  mkdirSync(at('album 0/IMG_0001.jpg'));
+  writeFileSync(at('album 0/IMG_0001.jpg/developed.jpg'), photo(50));
+  rmSync(at('album 1'), { recursive: true });
+  writeFileSync(at('album 1'), 'gone to the attic\n');
+  rmSync(at('album 2'), { recursive: true });
+  symlinkSync('elsewhere', at('album 2'));
+  const { worm, bytesNew } = await set.backup(4);
+  expect(worm.diverged.map((it: { kind: string }) => it.kind)).toEqual(Array(4).fill('replaced'));
+  expect(bytesNew).toBe(0);
+  expect(box.ok(['ls', 'photos@latest:album 1']).stdout).toBe('IMG_0002.jpg\nIMG_0003.jpg\n');
+  const { cases } = box.json(['review', 'photos', '--json'], 4);
+  const standing = cases.map((it: { path: string; standsThere: string }) => [
+    it.path.slice(source.length + 1),
+    it.standsThere,
+  ]);
+  expect(Object.fromEntries(standing)).toEqual({
+    'album 0/IMG_0000.jpg': 'symlink',
+    'album 0/IMG_0001.jpg': 'folder',
+    'album 1': 'file',
+    'album 2': 'symlink',
+  });
+  const answers = join(box.dir, 'answers');
+  writeFileSync(answers, 'restore album 2\naccept kind=replaced\n');
+  expect(box.json(['review', 'photos', '--answers', answers])).toMatchObject({ accepted: 3, restored: 1, open: 0 });
+  expect(readFileSync(at('album 2/IMG_0004.jpg'))).toEqual(photo(4));
+  expect(lstatSync(at('album 2')).isDirectory()).toBe(true);
+  expect(box.ok(['cat', 'photos@latest:album 1']).stdout).toBe('gone to the attic\n');
+  expect(box.ok(['ls', 'photos@latest:album 0']).stdout).toBe('IMG_0000.jpg\nIMG_0001.jpg\n');
+  box.ok(['restore', 'photos@latest:album 0/IMG_0001.jpg', '--target', join(box.dir, 'restored')]);
+  expect(readFileSync(join(box.dir, 'restored/developed.jpg'))).toEqual(photo(50));
+  expect((await set.backup()).worm).toMatchObject({ divergedCount: 0, openCount: 0 });
+  expect(box.json(['status', 'photos'])).toMatchObject({ diverged: [], deleted: 3 });
+  // Deleted, with all that was in it, and still readable.
+  expect(box.json(['stats', 'photos@latest']).snapshots[0]).toMatchObject({
+    files: 6,
+    deleted: { files: 4, folders: 1 },
+  });
+  expect(box.json(['verify', '--read-data']).findings).toEqual([]);
 });

@@ -156,8 +156,8 @@ async function useStorageClass(repository: Repository, storageClass: string): Pr
 }
 
 /** True when something diverged or was refused that somebody should look at. */
-function leftAsItWas({ openCount, refusedCount, diverged }: WormReport): boolean {
-  return openCount > 0 || refusedCount > 0 || diverged.some(({ action }) => action === 'deleted');
+function leftAsItWas({ openCount, refusedCount }: WormReport): boolean {
+  return openCount > 0 || refusedCount > 0;
 }
 
 /** Without --set: the one set of the configuration, when there is exactly one and no paths are given. */

@@ -9,7 +9,7 @@ export async function run(context: Context, args: string[]): Promise<undefined> 
   const { ContentReader } = await import('../../snapshot/view/content.ts');
   const { S_IFDIR, S_IFMT, S_IFREG } = await import('../../snapshot/view/attributes.ts');
   for (const arg of args) {
-    const { reader, attributes, path } = await places.open(arg);
+    const { reader, content = reader, attributes, path } = await places.openToRead(arg);
     const type = attributes.mode & S_IFMT;
     if (type !== S_IFREG) {
       const shown = printableName(path.at(-1) ?? Buffer.from('/'));
@@ -17,7 +17,7 @@ export async function run(context: Context, args: string[]): Promise<undefined> 
         hint: type === S_IFDIR ? 'see rozen ls, or name a file: SNAPSHOT:PATH' : 'only regular files have content',
       });
     }
-    for await (const piece of new ContentReader(reader).read(attributes)) await context.out.send(piece);
+    for await (const piece of new ContentReader(content).read(attributes)) await context.out.send(piece);
   }
   places.close();
 }

@@ -27,7 +27,7 @@ export async function run(context: Context, args: string[], options: Options): P
   const progress = context.progress('restore');
   const { out } = context;
   try {
-    const place = await places.open(args[0]!);
+    const place = await places.openToRead(args[0]!);
     const { restore } = await import('../../snapshot/restore/restore.ts');
     const dryRun = options.dryRun ?? false;
     const listEntries = dryRun && !out.json && !out.quiet;

@@ -110,24 +110,22 @@ async function question(
   read: (prompt: string) => Promise<string | null>,
   { kind }: OpenCase,
 ): Promise<{ answer: Answer; all: boolean } | 'quit'> {
-  const accepts = kind === 'replaced' ? '' : '[a]ccept what is here, ';
   for (;;) {
     const text = await read(
-      `  ${accepts}[r]estore what is archived, [s]kip; capital letter: all that ${kind === 'replaced' ? 'were' : 'are'} ${kind}; [q]uit: `,
+      `  [a]ccept what is here, [r]estore what is archived, [s]kip; capital letter: all that ${kind === 'replaced' ? 'were' : 'are'} ${kind}; [q]uit: `,
     );
     if (text === null) return 'quit';
     const letter = text.trim().slice(0, 1);
     if (letter.toLowerCase() === 'q') return 'quit';
     const answer = WORDS[letter.toLowerCase()];
-    if (answer !== undefined && !(answer === 'accept' && kind === 'replaced'))
-      return { answer, all: letter !== letter.toLowerCase() };
+    if (answer !== undefined) return { answer, all: letter !== letter.toLowerCase() };
   }
 }
 
 async function describe(it: OpenCase, { archived, local }: { archived: Side; local: Side }): Promise<string[]> {
   const lines = [
-    `archived  ${sideLine(it.archived, archived)}`,
-    `here      ${it.kind === 'replaced' ? 'no regular file' : sideLine(it.local, local)}`,
+    `archived  ${isFolder(it) ? 'a folder' : sideLine(it.archived, archived)}`,
+    `here      ${it.kind === 'replaced' ? `a ${it.standsThere}` : sideLine(it.local, local)}`,
     `${differenceOf({ ...it, exact: true })
       .split(', ')
       .at(-1)}; since ${formatTime(it.sinceSec)}`,
@@ -139,6 +137,10 @@ async function describe(it: OpenCase, { archived, local }: { archived: Side; loc
     if (diff.length > DIFF_LINES) lines.push(`… and ${plural(diff.length - DIFF_LINES, 'line')} more`);
   }
   return lines;
+}
+
+function isFolder({ mode }: OpenCase): boolean {
+  return (mode & 0o170000) === 0o040000;
 }
 
 function sideLine({ size, mtimeSec }: OpenCase['local'], { image }: Side): string {
@@ -158,6 +160,7 @@ function caseAsJson(it: OpenCase, sides: { archived: Side; local: Side }): Recor
     ...jsonName('path', it.path),
     inode: it.inode,
     kind: it.kind,
+    standsThere: it.standsThere,
     differsAt: it.differsAt,
     since: it.since,
     sinceTime: isoTime(it.sinceSec),

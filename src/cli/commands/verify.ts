@@ -23,7 +23,13 @@ export async function run(context: Context, args: string[], options: Options): P
   if (options.against !== undefined) {
     const { runAgainst } = await import('../verify-against.ts');
     const { readData = false, repair = null, keep } = options;
-    return runAgainst(context, args[0], { folder: options.against, readData, repair, keep });
+    return runAgainst(context, args[0], {
+      folder: options.against,
+      readData,
+      repair,
+      keep,
+      isNamed: args.length > 0,
+    });
   }
   const readData = options.sample !== undefined ? parsePercent(options.sample, '--sample') : options.readData ? 100 : 0;
   const progress = context.progress('verify');

@@ -6,10 +6,25 @@ import type { WormPolicy } from '../../repository/snapshot-record.ts';
 import type { NameConflict } from '../worm/other-machines.ts';
 import type { DivergedKind } from '../worm/seen.ts';
 
-/** What a person has decided about a file that diverged; 'repair': its archived copy is damaged, store it once more. */
+/** What a person has decided about a file that diverged. */
 export interface Decision {
-  action: 'accept' | 'restore' | 'repair';
+  action: 'accept' | 'restore';
   /** On this machine. */
+  path: Buffer;
+}
+
+/** Contents whose archived copies are damaged, to be stored once more from sound local ones. */
+interface Repairs {
+  /** Id of the snapshot that has them: it must be the newest one of this machine. */
+  base: Buffer;
+  contents: readonly ContentRepair[];
+}
+
+export interface ContentRepair {
+  inode: number;
+  version: number;
+  contentId: Buffer;
+  /** A local file with this content. */
   path: Buffer;
 }
 
@@ -30,6 +45,8 @@ export interface BackupOptions {
   keepDiverged?: boolean;
   /** WORM: look at these files alone, by inode number, and do this about them; nothing else is walked. */
   decisions?: ReadonlyMap<number, Decision>;
+  /** WORM: store these contents once more under the versions that they have; nothing is walked. */
+  repairs?: Repairs;
   /** WORM: may open archives to tell exactly where a file differs (asks for no passphrase on its own). */
   readArchive?: boolean;
   /** What to back up, as bytes; relative ones count from the working directory. At least one. */
@@ -108,13 +125,12 @@ export interface BackupProblem {
   message: string;
 }
 
-/** A file whose content is not the archived one. */
+/** A file whose content is not the archived one, or a file or folder that something of another kind has replaced. */
 export interface DivergedFile {
   path: Buffer;
   inode: number;
   kind: DivergedKind;
-  /** What was done about it; 'deleted': a folder has its name, so that it counts as gone. */
-  action: 'kept' | 'accepted' | 'restored' | 'deleted';
+  action: 'kept' | 'accepted' | 'restored';
   archived: ContentFacts;
   local: ContentFacts;
   /** First byte that differs; null for kind 'replaced'. */
@@ -143,11 +159,15 @@ export interface WormReport {
   moves: { from: Buffer | null; to: Buffer; mode: number }[];
   /** New files whose path another machine has in the set too, with another content; 10,000 at most. Both are kept. */
   conflicts: NameConflict[];
+  /** Machines that feed the set too, whose names this one could not look at, as it can only write. */
+  uncompared: string[];
   /** New entries that a frozen set did not take; 10,000 at most. */
   refused: Buffer[];
   refusedCount: number;
   /** Files whose content was read and proven to be the archived one. */
   proven: { files: number; bytes: number };
+  /** Contents that were stored once more, as their archived copies are damaged. */
+  repaired: number;
   /** Epoch seconds of the oldest proof of all files; null for an empty set. */
   oldestProof: number | null;
 }

@@ -23,7 +23,7 @@ import { FIELD, Plan, STATE } from './plan.ts';
 import { selection } from './select.ts';
 import { layOutSources } from './sources.ts';
 import { describe, snapshotClasses, Tally } from './tally.ts';
-import { type Untouchable, walk } from './walk.ts';
+import { type Untouchable, walk, walkFolders } from './walk.ts';
 
 export type * from './backup-types.ts';
 
@@ -71,6 +71,11 @@ class Run {
     this.#tally = new Tally(listener);
   }
 
+  /** Single entries are looked at, instead of a walk. */
+  get #partial(): boolean {
+    return this.#options.decisions !== undefined || this.#options.repairs !== undefined;
+  }
+
   async run(): Promise<BackupReport> {
     const options = this.#options;
     const { repository, stateDir, set, signal } = options;
@@ -89,9 +94,14 @@ class Run {
       this.#mode = modeOf(options, base, lineage.wasWorm);
       this.#plan = new Plan(this.#mode === 'worm');
       const old = options.selfContained ? null : base;
+      const { repairs } = options;
+      if (repairs !== undefined && state?.snapshotId.equals(repairs.base) !== true) {
+        throw new RozenError('usage', `the newest snapshot of set '${set}' that this machine has made is another one`, {
+          hint: 'a set is repaired by the machine that backs it up; if that is this one, run the command again',
+        });
+      }
       // What is repaired must not refer to the archives that hold it already.
-      const repairs = [...(options.decisions?.values() ?? [])].some(({ action }) => action === 'repair');
-      const dataOptions = repairs ? { ...options, selfContained: true } : options;
+      const dataOptions = repairs === undefined ? options : { ...options, selfContained: true };
       data = new DataSide({ options: dataOptions, lineage, plan: this.#plan, tally: this.#tally, old });
       if (this.#mode === 'worm') {
         const { WormSide } = await import('../worm/worm-side.ts');
@@ -108,6 +118,7 @@ class Run {
       }
       const comparison = new Comparison({
         base,
+        partial: this.#partial,
         worm: this.#worm?.rules ?? null,
         plan: this.#plan,
         nextInode: state?.nextInode ?? 2,
@@ -120,18 +131,19 @@ class Run {
         },
       });
       this.#tally.phase('walk');
-      if (options.decisions !== undefined) this.#worm?.lookAtDecided(comparison);
-      const walker = walk({
+      const walking = {
         sources,
         selection: selected,
         excludeCaches: options.excludeCaches ?? false,
         oneFileSystem: options.oneFileSystem ?? false,
         untouchable: ownFolders(options),
         handler: comparison,
-      });
-      if (options.decisions === undefined) await this.#walk(walker, { comparison, data });
+      };
+      const folders = this.#partial ? await this.#worm?.lookAtDecided(comparison) : undefined;
+      const walker = folders === undefined ? walk(walking) : walkFolders(walking, folders);
+      await this.#walk(walker, { comparison, data });
       const found: Found = { comparison, data, committed: null };
-      await this.#worm?.judge();
+      await this.#worm?.judge(comparison);
       if (options.dryRun) {
         this.#classifyUnread();
         await this.#worm?.settle(comparison);
@@ -224,7 +236,7 @@ class Run {
     if (state !== null && !force && !selfContained && this.#plan.empty) {
       this.#tally.phase('commit');
       await repository.commit({ kind: 'unchanged', slot, ...time });
-      local.confirm({ ...state, walkedAt: this.#options.decisions === undefined ? walkedAt : state.walkedAt });
+      local.confirm({ ...state, walkedAt: this.#partial ? state.walkedAt : walkedAt });
       this.#worm?.saveProofs();
       return null;
     }
@@ -241,7 +253,7 @@ class Run {
       nextInode: comparison.nextInode,
       emptyId: this.#worm?.emptyId ?? NO_ID,
       // Files that were not looked at were last seen by the walk before.
-      walkedAt: this.#options.decisions === undefined ? walkedAt : (state?.walkedAt ?? walkedAt),
+      walkedAt: this.#partial ? (state?.walkedAt ?? walkedAt) : walkedAt,
       ...time,
       body: {
         set: this.#options.set,
@@ -261,15 +273,14 @@ class Run {
   }
 
   #stats({ comparison, data, old }: Found & { old: OldTrees | null }): Record<string, number> {
-    if (this.#options.decisions !== undefined && old !== null && this.#worm !== null)
-      return this.#worm.statsAfterDecisions(old);
+    if (this.#partial && old !== null && this.#worm !== null) return this.#worm.statsAfterDecisions(old);
     return {
       files: comparison.totalFiles,
       bytes: comparison.totalBytes,
       bytesRead: data.bytesRead,
       bytesNew: data.bytesNew,
       problems: this.#tally.progress.problems,
-      ...(this.#worm === null ? {} : { diverged: this.#worm.openCount }),
+      ...(this.#worm === null ? {} : this.#worm.stats()),
     };
   }
 

@@ -142,15 +142,15 @@ export class Feed {
       tally.problem({ kind: 'changed', path, message: 'it changed while it was read; the last reading is kept' });
       plan.records.addFlags(record, INODE_FLAGS.incomplete);
     }
-    if (plan.worm) plan.records.set(record, FIELD.content, plan.contents.add(stored.contentId));
-    if (stored.restat || stored.status === 'changed') this.#restat(record, file.path, stored);
     const rewritten = plan.rewritten.get(record);
-    if (rewritten !== undefined && !rewritten.equals(stored.contentId)) {
-      this.#lost(record, path, { kind: 'unreadable', message: 'it has changed since it was compared' });
+    if (rewritten !== undefined) {
+      this.#rewrite(record, path, { stored, wanted: rewritten });
       return;
     }
+    if (plan.worm) plan.records.set(record, FIELD.content, plan.contents.add(stored.contentId));
+    if (stored.restat || stored.status === 'changed') this.#restat(record, file.path, stored);
     const isFresh = plan.records.is(record, STATE.fresh);
-    if (rewritten === undefined && !isFresh && this.#options.old !== null && this.#sameContent(record, stored))
+    if (!isFresh && this.#options.old !== null && this.#sameContent(record, stored))
       this.#keepContent(record, file, stored);
     else this.#newContent(record, file, { stored, isFresh });
   }
@@ -167,9 +167,31 @@ export class Feed {
   }
 
   #newContent(record: number, file: FileToStore, answer: { stored: StoredFile; isFresh: boolean }): void {
-    const { plan, rows, version, old } = this.#options;
-    const { records, extents } = plan;
+    const { plan, version, old } = this.#options;
+    const { records } = plan;
     const { stored, isFresh } = answer;
+    this.#addExtents(record, stored);
+    // With empty trees to begin with, unchanged content is stored again under the version that it has.
+    if (old !== null) records.set(record, FIELD.version, version);
+    records.mark(record, STATE.put | STATE.content);
+    const kept = old === null && !isFresh && records.get(record, FIELD.version) !== version;
+    const unchanged = records.is(record, STATE.moved)
+      ? 'moved'
+      : records.is(record, STATE.differs)
+        ? 'metadata'
+        : 'unchanged';
+    this.#classify(record, file, isFresh ? 'new' : kept ? unchanged : 'changed');
+  }
+
+  /** WORM: the same content once more, in another archive. */
+  #rewrite(record: number, path: Buffer, { stored, wanted }: { stored: StoredFile; wanted: Buffer }): void {
+    if (wanted.equals(stored.contentId)) this.#addExtents(record, stored);
+    else this.#lost(record, path, { kind: 'unreadable', message: 'it has changed since it was compared' });
+  }
+
+  #addExtents(record: number, stored: StoredFile): void {
+    const { plan, rows } = this.#options;
+    const { records, extents } = plan;
     records.set(record, FIELD.extents, extents.count);
     records.set(record, FIELD.extentCount, stored.extents.length);
     for (const { offset, length, archive, streamOffset } of stored.extents) {
@@ -177,17 +199,6 @@ export class Feed {
       if (isHole) records.addFlags(record, INODE_FLAGS.holes);
       extents.add({ offset, length, row: isHole ? 0 : rows.rowOf(archive), streamOffset: isHole ? 0 : streamOffset });
     }
-    // With empty trees to begin with, unchanged content is stored again under the version that it has.
-    const rewrites = plan.rewritten.has(record);
-    if (old !== null && !rewrites) records.set(record, FIELD.version, version);
-    records.mark(record, STATE.put | STATE.content);
-    const kept = rewrites || (old === null && !isFresh && records.get(record, FIELD.version) !== version);
-    const unchanged = records.is(record, STATE.moved)
-      ? 'moved'
-      : records.is(record, STATE.differs)
-        ? 'metadata'
-        : 'unchanged';
-    this.#classify(record, file, isFresh ? 'new' : kept ? unchanged : 'changed');
   }
 
   #classify(record: number, file: FileToStore, what: 'new' | 'changed' | 'metadata' | 'moved' | 'unchanged'): void {
@@ -205,6 +216,7 @@ export class Feed {
     const { records } = plan;
     if (old === null || records.is(record, STATE.fresh)) records.mark(record, STATE.dropped);
     else records.set(record, FIELD.state, records.get(record, FIELD.state) & ~STATE.put);
+    plan.rewritten.delete(record);
     tally.problem({ ...problem, path });
   }
 

@@ -44,21 +44,26 @@ export class MoveIndex {
       if (this.#keys[slot] !== stat.ino) continue;
       const inode = this.#inodes[slot]!;
       if (!acceptable(inode) || !cursor.find(inode)) continue;
-      const page = cursor.page!;
-      const row = cursor.index;
-      const kind = stat.mode & S_IFMT;
-      if ((page.num(INODE.mode, row) & S_IFMT) !== kind || !sameDevice(page.num(INODE.sourceDev, row))) continue;
-      if (!sameBtime(page, row, stat)) continue;
-      // Without a birth time a number says little about a folder or a special file: it may have been given out again.
-      if (kind === S_IFDIR && stat.btimeSec === 0 && stat.btimeNs === 0) continue;
-      if (kind === S_IFREG) {
-        if (page.num(INODE.size, row) !== stat.size) continue;
-        if (page.num(INODE.mtimeSec, row) !== stat.mtimeSec || page.num(INODE.mtimeNs, row) !== stat.mtimeNs) continue;
-      }
+      if (!isSameEntry(cursor, stat, sameDevice)) continue;
       return inode;
     }
     return 0;
   }
+}
+
+/** Whether an entry is the old inode on whose row the cursor stands, wherever it is now. */
+export function isSameEntry({ page, index: row }: Cursor, stat: Stat, sameDevice: (old: number) => boolean): boolean {
+  const kind = stat.mode & S_IFMT;
+  if (page!.num(INODE.sourceIno, row) !== stat.ino || (page!.num(INODE.mode, row) & S_IFMT) !== kind) return false;
+  if (!sameDevice(page!.num(INODE.sourceDev, row)) || !sameBtime(page!, row, stat)) return false;
+  // Without a birth time a number says little about a folder or a special file: it may have been given out again.
+  if (kind === S_IFDIR && stat.btimeSec === 0 && stat.btimeNs === 0) return false;
+  if (kind !== S_IFREG) return true;
+  return (
+    page!.num(INODE.size, row) === stat.size &&
+    page!.num(INODE.mtimeSec, row) === stat.mtimeSec &&
+    page!.num(INODE.mtimeNs, row) === stat.mtimeNs
+  );
 }
 
 function hash(ino: number): number {

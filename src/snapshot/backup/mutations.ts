@@ -2,7 +2,7 @@
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
 import { EXTENT, type Field, INODE, TREES, type TreeRoots, XATTR } from '../../archive/tree/schema.ts';
 import type { Mutation } from '../../archive/tree/update.ts';
-import { FIELD, KEEPS, NAME_OP, PIECE, type Plan, REPLACES, STATE, VOID } from './plan.ts';
+import { FIELD, NAME_OP, PIECE, type Plan, REPLACES, STATE, VOID } from './plan.ts';
 import { S_IFMT, S_IFREG } from './walk.ts';
 
 /** The trees that the changes are for; null: they begin empty. */
@@ -67,7 +67,7 @@ export class Mutations {
         const outcome = this.#plan.nameOutcome(op);
         if (outcome === 'nothing') continue;
         const name = names.arena.bytes(ops.get(op, NAME_OP.at), ops.get(op, NAME_OP.length));
-        const type = ops.get(op, NAME_OP.type) & ~(REPLACES | KEEPS);
+        const type = ops.get(op, NAME_OP.type) & ~REPLACES;
         yield { key: [parent, name], value: outcome === 'remove' ? null : [ops.get(op, NAME_OP.inode), type] };
       }
     }
@@ -111,8 +111,13 @@ export class Mutations {
 
   /** A new content has a higher version than the old one. */
   *extents(): Generator<Mutation> {
-    const { records, removed, extents, worm } = this.#plan;
+    const { records, removed, extents, rewritten, worm } = this.#plan;
     const old = this.#cursor('extents');
+    // Nothing else is done in a run that repairs.
+    if (rewritten.size > 0) {
+      yield* this.#rewritten(old);
+      return;
+    }
     for (const it of this.#order) {
       if (it >= REMOVED) {
         if (!worm) yield* oldExtents(old, removed[it - REMOVED]!);
@@ -124,10 +129,6 @@ export class Mutations {
       const first = records.get(it, FIELD.extents);
       const end = first + records.get(it, FIELD.extentCount);
       if (!records.is(it, STATE.fresh) && !worm) yield* oldExtents(old, inode);
-      if (this.#plan.rewritten.has(it)) {
-        yield* this.#rewrittenExtents(it, old);
-        continue;
-      }
       for (let e = first; e < end; e++) {
         yield {
           key: [inode, version, extents.get(e, PIECE.offset)],
@@ -135,6 +136,16 @@ export class Mutations {
         };
       }
     }
+  }
+
+  *#rewritten(old: Cursor | null): Generator<Mutation> {
+    const { records, rewritten } = this.#plan;
+    const order = [...rewritten.keys()].sort(
+      (a, b) =>
+        records.get(a, FIELD.inode) - records.get(b, FIELD.inode) ||
+        records.get(a, FIELD.version) - records.get(b, FIELD.version),
+    );
+    for (const record of order) yield* this.#rewrittenExtents(record, old);
   }
 
   /** Extents in place of those that this very version had. */
@@ -194,7 +205,7 @@ export class Mutations {
     for (const it of this.#order) {
       if (it >= REMOVED) continue;
       const inode = records.get(it, FIELD.inode);
-      const stored = (records.is(it, STATE.content) && !this.#plan.rewritten.has(it)) || records.is(it, STATE.fresh);
+      const stored = records.is(it, STATE.content) || records.is(it, STATE.fresh);
       if (stored && (records.get(it, FIELD.mode) & S_IFMT) === S_IFREG) {
         const place = records.get(it, FIELD.content);
         yield {

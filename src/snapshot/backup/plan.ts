@@ -3,6 +3,7 @@
  * appended in walk order and never move; mutations.ts turns them into sorted changes of the trees.
  */
 import { HASH_SIZE } from '../../archive/format.ts';
+import { joinName } from '../../posix/folder.ts';
 import type { Stat } from '../../posix/stat.ts';
 import { Columns } from './columns.ts';
 
@@ -59,6 +60,8 @@ export const STATE = {
   differs: 64,
   /** WORM: an old entry that had been deleted. */
   returned: 128,
+  /** WORM, a frozen set: a file that is left out unless it turns out, by its content, to be a known one. */
+  tentative: 256,
 } as const;
 
 /** Inode rows to be. */
@@ -141,8 +144,6 @@ class ByteArena {
 export const NAME_OP = { inode: 0, at: 1, length: 2, type: 3, record: 4 } as const;
 /** There was a row of this name. */
 export const REPLACES = 0x100;
-/** If the entry is left out after all, the name stays with what it had. */
-export const KEEPS = 0x200;
 const CANCELLED = 0x400;
 
 /** In place of a folder: a group of changes that was written down once more elsewhere. */
@@ -161,19 +162,35 @@ class NameChanges {
     this.starts.push(this.ops.count);
   }
 
-  /** `record` -1: none. Answers the place of the name in the arena. */
-  set(
-    name: string,
-    target: { inode: number; type: number; record: number; replaces: boolean; keeps?: boolean },
-  ): number {
+  /** `record` -1: none. */
+  set(name: string, target: { inode: number; type: number; record: number; replaces: boolean }): void {
     const at = this.arena.add(name);
     const op = this.ops.append();
     this.ops.set(op, NAME_OP.inode, target.inode);
     this.ops.set(op, NAME_OP.at, at);
     this.ops.set(op, NAME_OP.length, name.length);
-    this.ops.set(op, NAME_OP.type, target.type | (target.replaces ? REPLACES : 0) | (target.keeps ? KEEPS : 0));
+    this.ops.set(op, NAME_OP.type, target.type | (target.replaces ? REPLACES : 0));
     this.ops.set(op, NAME_OP.record, target.record + 1);
-    return at;
+  }
+
+  /** Where the name of a change stands in the arena. */
+  placeOf(op: number): number {
+    return this.ops.get(op, NAME_OP.at);
+  }
+
+  /** Keeps the place of a change that is not decided on: nothing comes of it unless it is filled. */
+  reserve(name: string): number {
+    this.set(name, { inode: 0, type: 0, record: -1, replaces: true });
+    const op = this.ops.count - 1;
+    this.cancel(op);
+    return op;
+  }
+
+  /** What a reserved change does after all; inode 0: the name goes. */
+  fill(op: number, to: { inode: number; type: number; record: number }): void {
+    this.ops.set(op, NAME_OP.inode, to.inode);
+    this.ops.set(op, NAME_OP.type, to.type | REPLACES);
+    this.ops.set(op, NAME_OP.record, to.record + 1);
   }
 
   /** The name stays as it was after all. */
@@ -267,6 +284,10 @@ export class Plan {
   readonly worm: boolean;
   /** WORM: records of files whose content must be held against the archived one. */
   readonly checking: number[] = [];
+  /** WORM, a frozen set: records of new files, which are left out unless they turn out to be known ones. */
+  readonly tentative: number[] = [];
+  /** WORM: further names (hard links) of files to be checked, by record. */
+  readonly otherNames = new Map<number, Buffer[]>();
   /** WORM: ids of new contents. */
   readonly contents = new ContentIds();
   readonly tombstones: Tombstone[] = [];
@@ -280,12 +301,19 @@ export class Plan {
 
   /** True when nothing at all would be written. */
   get empty(): boolean {
-    if (this.removed.length > 0 || this.seen.size > 0) return false;
+    if (this.removed.length > 0 || this.seen.size > 0 || this.rewritten.size > 0) return false;
     for (let op = 0; op < this.names.ops.count; op++) if (this.nameOutcome(op) !== 'nothing') return false;
     for (let i = 0; i < this.records.count; i++) {
       if (this.records.is(i, STATE.put) && !this.records.is(i, STATE.dropped)) return false;
     }
     return true;
+  }
+
+  /** Path of a file that is read or checked. */
+  pathOf(record: number): Buffer {
+    const { records, names, folders } = this;
+    const name = names.arena.string(records.get(record, FIELD.nameAt), records.get(record, FIELD.nameLength));
+    return joinName(folders[records.get(record, FIELD.folder)]!, name);
   }
 
   /** What becomes of a change of a name, now that it is known whether its file could be read. */
@@ -295,7 +323,6 @@ export class Plan {
     if (ops.get(op, NAME_OP.inode) === 0) return 'remove';
     const record = ops.get(op, NAME_OP.record) - 1;
     if (record < 0 || !this.records.is(record, STATE.dropped)) return 'set';
-    if ((ops.get(op, NAME_OP.type) & KEEPS) !== 0) return 'nothing';
     return (ops.get(op, NAME_OP.type) & REPLACES) !== 0 ? 'remove' : 'nothing';
   }
 }

@@ -1,4 +1,5 @@
 /** Counts what a run finds and tells its listener, no more often than a terminal needs. */
+import { RozenError } from '../../errors.ts';
 import { joinName } from '../../posix/folder.ts';
 import { reasonOf } from '../../posix/reason.ts';
 import type {
@@ -107,6 +108,7 @@ function noCounts(): ClassCounts {
 /** One clause for people: words, or the name of the errno where there are none. */
 export function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if (error instanceof RozenError) return error.message;
   const { code } = error as NodeJS.ErrnoException;
   if (code === undefined) return error.message;
   return WORDS[code] ?? reasonOf(error);

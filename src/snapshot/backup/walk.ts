@@ -49,6 +49,8 @@ export interface WalkHandler {
   /** This folder cannot be listed. */
   unreadableFolder(folder: Folder, error: Error): void;
   skipped(path: Buffer, reason: string): void;
+  /** When everything was walked: folders that `entry` refused and that are to be walked all the same, one after another. */
+  postponed?(): Iterable<Folder>;
 }
 
 /** A folder that is never entered: Rozen's own. */
@@ -94,13 +96,46 @@ export function* walk(options: WalkOptions): Generator<void, void, undefined> {
     dev: stat.dev,
     fd: -1,
   };
+  yield* below(options, top, { node: sources.node, source: sources.node.children === null });
+  yield* walkFolders(options, handler.postponed?.() ?? []);
+}
+
+/** Walks folders that the handler knows by numbers of theirs. */
+export function* walkFolders(options: WalkOptions, folders: Iterable<Folder>): Generator<void, void, undefined> {
+  const { handler } = options;
+  for (const folder of folders) {
+    if (isClosed(options, folder)) {
+      handler.enter(folder);
+      handler.leave(folder);
+    } else yield* below(options, folder, { node: undefined, source: false });
+  }
+}
+
+function isClosed(options: WalkOptions, { path, dev }: Folder): boolean {
+  const slash = path.lastIndexOf(0x2f);
+  const above = path.subarray(0, Math.max(1, slash));
+  try {
+    const parent: Folder = { path: above, text: '', inode: 0, dev: sourceStat(above).dev, fd: -1 };
+    return staysClosed(options, parent, { name: path.toString('latin1', slash + 1), dev, ino: sourceStat(path).ino });
+  } catch {
+    // What has gone meanwhile is told when it is listed.
+    return false;
+  }
+}
+
+function* below(
+  options: WalkOptions,
+  top: Folder,
+  start: { node: SourceNode | undefined; source: boolean },
+): Generator<void, void, undefined> {
+  const { handler } = options;
   const frames: Frame[] = [];
   const list = function* (folder: Folder, node: SourceNode | undefined, source: boolean): Generator<void, void> {
     const frame = newFrame(folder, node?.children ?? null);
     yield* entries(options, frame, source);
     if (frame.names.length > 0) frames.push(frame);
   };
-  yield* list(top, sources.node, sources.node.children === null);
+  yield* list(top, start.node, start.source);
   while (frames.length > 0) {
     const frame = frames[frames.length - 1]!;
     const at = frame.next++;
@@ -125,6 +160,28 @@ export function* walk(options: WalkOptions): Generator<void, void, undefined> {
     const node = frame.children?.get(name);
     yield* list(folder, node, node !== undefined && node.children === null);
   }
+}
+
+/** Whether an entry below a folder fits, however deep; what cannot be looked at does not. */
+export function anyBelow(folder: Buffer, fits: (stat: Stat, above: Buffer, name: string) => boolean): boolean {
+  const stat = emptyStat();
+  const waiting = [folder];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    let fd = -1;
+    try {
+      fd = openFolder(path);
+      for (const name of listFolder(fd, path)) {
+        if (statName(fd, path, name, stat) !== 0) continue;
+        if (fits(stat, path, name)) return true;
+        if ((stat.mode & S_IFMT) === S_IFDIR) waiting.push(joinName(path, name));
+      }
+    } catch {
+      // It cannot be listed.
+    } finally {
+      if (fd >= 0) closeSync(fd);
+    }
+  }
+  return false;
 }
 
 /** A path of an entry that system calls take: that of its open folder where the absolute one is too long. */

@@ -125,7 +125,8 @@ class Restore {
     if (signal?.aborted) this.#stop();
     signal?.addEventListener('abort', this.#stop, { once: true });
     const { attributes } = place;
-    const rows = new Rows(this.#reader);
+    const content = place.content ?? this.#reader;
+    const rows = new Rows(this.#reader, content);
     const isFolder = (attributes.mode & S_IFMT) === S_IFDIR;
     const xattrs = await this.#reader.archives.retry(() => rows.xattrs(attributes));
     const folders = new TargetFolders(target, isFolder ? wantedOf(attributes, xattrs) : null, {
@@ -137,7 +138,7 @@ class Restore {
     const queue = new FileQueue({
       folders,
       pool: this.#pool,
-      archives: this.#reader.archives,
+      archives: content.archives,
       failed: (file, kind, message) => {
         if (this.#first.has(file.inode)) this.#first.set(file.inode, null);
         this.#problem({ kind, path: pathIn(file.folder, file.name), message });

@@ -28,9 +28,10 @@ export class Rows {
   readonly #extents: Cursor;
   readonly #xattrs: Cursor;
 
-  constructor(reader: SnapshotReader) {
+  /** `content`: where the extents are looked up; all tree archives of another snapshot must be open. */
+  constructor(reader: SnapshotReader, content = reader) {
     this.#inodes = new InodeLookup(reader);
-    this.#extents = new Cursor(reader.source, TREES.extents, reader.roots.extents);
+    this.#extents = new Cursor(content.source, TREES.extents, content.roots.extents);
     this.#xattrs = new Cursor(reader.source, TREES.xattrs, reader.roots.xattrs);
   }
 

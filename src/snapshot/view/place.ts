@@ -17,6 +17,8 @@ import { splitPath } from './naming.ts';
 export interface OpenPlace extends SnapshotPlace {
   snapshot: SnapshotInfo;
   attributes: Attributes;
+  /** Another snapshot of the lineage, through which contents are read; default: the reader. See worm/repaired.ts. */
+  content?: SnapshotReader;
 }
 
 /** Pages of all snapshots that a command has open. */

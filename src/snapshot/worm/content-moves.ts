@@ -15,8 +15,11 @@ import { S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { ContentIndex } from './content-index.ts';
 
 export interface ContentMovesOptions {
-  /** After everything was read. */
   plan: Plan;
+  /** Records of files that may be known ones; those with a content id were read. */
+  candidates: readonly number[];
+  /** Nothing of what is new was told yet. */
+  frozen: boolean;
   base: { source: PageSource; roots: TreeRoots } | null;
   comparison: Comparison;
   tally: Tally;
@@ -28,10 +31,13 @@ export interface Disputed {
   inode: number;
 }
 
-/** Files that were read as new and are stored. Answers those that are an old file with another content. */
+/**
+ * Looks for known files among new ones. Answers those that are an old file with another content. In a frozen set, what is
+ * not recognised stays unclassified.
+ */
 export function recogniseByContent(options: ContentMovesOptions): Disputed[] {
-  const { plan } = options;
-  const fresh = plan.reading.filter((record) => isNew(plan, record));
+  const { plan, candidates } = options;
+  const fresh = candidates.filter((record) => isNew(plan, record));
   if (fresh.length === 0) return [];
   const moves = new ContentMoves(options);
   moves.files(fresh);
@@ -42,9 +48,8 @@ export function recogniseByContent(options: ContentMovesOptions): Disputed[] {
 }
 
 function isNew({ records }: Plan, record: number): boolean {
-  return (
-    records.is(record, STATE.fresh) && !records.is(record, STATE.dropped) && records.get(record, FIELD.content) > 0
-  );
+  if (!records.is(record, STATE.fresh) || records.is(record, STATE.dropped)) return false;
+  return records.get(record, FIELD.content) > 0 || records.is(record, STATE.tentative);
 }
 
 /** Changes of the names in one folder: place of the group, first change, and the one behind the last. */
@@ -84,6 +89,8 @@ class ContentMoves {
     const old = this.#oldContents();
     const added = new ContentIndex(fresh.length);
     for (const record of fresh) {
+      // Of a frozen set: its size says that it is no known one.
+      if (records.get(record, FIELD.content) === 0) continue;
       const id = contents.get(records.get(record, FIELD.content));
       const holds = (inode: number): boolean => this.#contentOf(inode)?.equals(id) === true;
       const name = this.#name(record);
@@ -184,7 +191,7 @@ class ContentMoves {
   #become(record: number, inode: number): void {
     const { records, names } = this.#options.plan;
     records.set(record, FIELD.inode, inode);
-    const state = records.get(record, FIELD.state) & ~(STATE.fresh | STATE.content);
+    const state = records.get(record, FIELD.state) & ~(STATE.fresh | STATE.content | STATE.tentative);
     records.set(record, FIELD.state, state | STATE.put | STATE.differs);
     for (const op of this.#opsOf(record)) names.ops.set(op, NAME_OP.inode, inode);
   }
@@ -242,7 +249,7 @@ class ContentMoves {
     this.#taken.set(record, from);
     this.#folders.set(record, path);
     comparison.meet(old);
-    tally.classes.new.folders--;
+    if (!this.#options.frozen) tally.classes.new.folders--;
     tally.classified(path, '', { class: dead ? 'returned' : 'moved', mode: S_IFDIR, size: 0 });
     for (let op = group.first; op < group.end; op++) {
       const child = names.ops.get(op, NAME_OP.record) - 1;
@@ -326,7 +333,7 @@ class ContentMoves {
     const { records, folders } = plan;
     const disputed = new Set(this.disputed.map(({ record }) => record));
     for (const record of fresh) {
-      if (disputed.has(record)) continue;
+      if (disputed.has(record) || records.is(record, STATE.tentative)) continue;
       const is = (state: number): boolean => records.is(record, state);
       const taken = this.#taken.has(record);
       const settled = taken && this.#isWhereItWas(record);

@@ -3,30 +3,28 @@
  * file that diverged keeps size, times and version of the archived content, and takes everything else from the local file.
  */
 import { setImmediate as breathe } from 'node:timers/promises';
-import { Cursor, type PageSource } from '../../archive/tree/read.ts';
-import { INODE, INODE_FLAGS, TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
+import { INODE_FLAGS } from '../../archive/tree/schema.ts';
 import { RozenError } from '../../errors.ts';
-import { joinName } from '../../posix/folder.ts';
 import { lstat, type Stat } from '../../posix/stat.ts';
 import type { WormPolicy } from '../../repository/snapshot-record.ts';
-import type { DivergedFile } from '../backup/backup-types.ts';
 import { FIELD, type Plan, STATE } from '../backup/plan.ts';
 import { describe, type Tally } from '../backup/tally.ts';
-import { S_IFMT, S_IFREG } from '../view/attributes.ts';
+import { S_IFREG } from '../view/attributes.ts';
 import type { ArchivedContent } from './archived.ts';
+import type { Archived, ArchivedRows } from './archived-rows.ts';
+import type { Divergences } from './divergences.ts';
 import { LocalHasher } from './local-hash.ts';
 import type { Proofs } from './proofs.ts';
-import { putBack } from './put-back.ts';
-import { encodeSeenId, kindOf, newestSeen, type SeenRow, versionsCursor } from './seen.ts';
+import { otherNames, putBack } from './put-back.ts';
+import type { SeenRow } from './seen.ts';
 
 export interface JudgeOptions {
   plan: Plan;
   tally: Tally;
-  base: { source: PageSource; roots: TreeRoots };
+  rows: ArchivedRows;
+  divergences: Divergences;
   /** What to do about a file that diverged. */
   decide: (inode: number) => WormPolicy['onChange'];
-  /** Files whose archived copy is damaged: a sound local one is stored once more. */
-  repairs: (inode: number) => boolean;
   keepDiverged: boolean;
   /** Of the snapshot to be. */
   sequence: number;
@@ -40,32 +38,13 @@ export interface JudgeOptions {
   pump: () => void;
 }
 
-const MAX_LISTED = 10_000;
-
-interface Archived {
-  version: number;
-  size: number;
-  blocks: number;
-  mtimeSec: number;
-  mtimeNs: number;
-  contentId: Buffer;
-}
-
 export class Judge {
-  readonly diverged: DivergedFile[] = [];
-  divergedCount = 0;
-  openCount = 0;
   proven = { files: 0, bytes: 0 };
   readonly #options: JudgeOptions;
-  readonly #inodes: Cursor;
-  readonly #versions: Cursor;
   readonly #hasher: LocalHasher;
 
   constructor(options: JudgeOptions) {
-    const { base } = options;
     this.#options = options;
-    this.#inodes = new Cursor(base.source, TREES.inodes, base.roots.inodes);
-    this.#versions = versionsCursor(base);
     this.#hasher = new LocalHasher(options.contentIdKey);
   }
 
@@ -88,117 +67,73 @@ export class Judge {
     }
   }
 
-  /** A file that diverged before and is as it was then. */
-  still(inode: number, path: Buffer): void {
-    const archived = this.#archived(inode);
-    const seen = newestSeen(this.#versions, inode, archived.version);
-    if (seen === null) return;
-    this.#tell({ path, inode, archived, seen, action: 'kept', exact: true, since: seen.firstSeen, keptAs: null });
-    this.#options.tally.classified(path, '', { class: 'diverged', mode: S_IFREG, size: seen.size });
-  }
-
-  /**
-   * Something that is no regular file stands in place of one. Answers whether the archived file stays current: else it
-   * counts as deleted, and what stands there is new.
-   */
-  replaced(inode: number, path: Buffer, stat: Stat, isFolder: boolean): boolean {
-    const { sequence, decide, plan } = this.#options;
-    const archived = this.#archived(inode);
-    const type = (stat.mode & S_IFMT) >>> 12;
-    const before = newestSeen(this.#versions, inode, archived.version);
-    const { size, mtimeSec, mtimeNs } = stat;
-    const known =
-      before !== null && before.contentId === null && before.type === type && before.mtimeSec === mtimeSec
-        ? before
-        : null;
-    const seen: SeenRow = known ?? {
-      version: sequence,
-      contentId: null,
-      differsAt: 0,
-      type,
-      size,
-      mtimeSec,
-      mtimeNs,
-      firstSeen: sequence,
-    };
-    const since = known?.firstSeen ?? null;
-    const action = isFolder ? 'deleted' : decide(inode) === 'accept' ? 'accepted' : 'kept';
-    this.#tell({ path, inode, archived, seen, action, exact: true, since, keptAs: null });
-    if (isFolder || action === 'accepted') return false;
-    this.#options.tally.classified(path, '', { class: 'diverged', mode: stat.mode, size });
-    if (known === null) {
-      const record = this.#recordOf(inode);
-      plan.records.addFlags(record, INODE_FLAGS.diverged);
-      this.#see(inode, seen);
-    }
+  /** Reads a file that is new in a frozen set, to see whether it is a known one. False: it cannot be read, which is told. */
+  async identify(record: number): Promise<boolean> {
+    const { plan } = this.#options;
+    const found = await this.#read(record);
+    if (found === null) return false;
+    plan.records.set(record, FIELD.content, plan.contents.add(found.contentId));
     return true;
   }
 
-  /** What stood in place of this file has gone; the file is back. */
-  broughtBack(inode: number, keptAs: Buffer | null): void {
-    this.openCount--;
-    const told = this.diverged.find((it) => it.inode === inode);
-    if (told === undefined) return;
-    told.action = 'restored';
-    told.keptAs = keptAs;
-  }
-
   /**
-   * A file that was taken for new turned out to be an old one with another content, which is stored by now: unless it is
-   * accepted, no row leads to it.
+   * A file that was taken for new turned out to be an old one with another content. That is stored by now, if the set takes
+   * what is new; unless it is accepted, no row leads to it.
    */
   async dispute(record: number, inode: number): Promise<void> {
-    const { plan, decide, tally } = this.#options;
+    const { plan, decide, tally, rows } = this.#options;
     const { records, contents } = plan;
+    if (records.get(record, FIELD.content) === 0 && !(await this.identify(record))) return this.#leave(record, inode);
     const contentId = contents.get(records.get(record, FIELD.content));
-    const path = this.#path(record);
-    const archived = this.#archived(inode);
+    const path = plan.pathOf(record);
+    const archived = rows.get(inode);
+    const stored = !records.is(record, STATE.tentative);
     const accepted = decide(inode) === 'accept';
     records.set(record, FIELD.inode, inode);
-    const cleared = accepted ? STATE.fresh : STATE.fresh | STATE.content;
+    const keeps = accepted && stored;
+    const cleared = STATE.tentative | STATE.fresh | (keeps ? 0 : STATE.content);
     records.set(record, FIELD.state, (records.get(record, FIELD.state) & ~cleared) | STATE.put);
-    if (!accepted) records.set(record, FIELD.version, archived.version);
+    if (!keeps) records.set(record, FIELD.version, archived.version);
     const stat = lstat(path);
-    await this.#diverges(record, { path, stat, archived, contentId, stored: accepted });
-    if (accepted) tally.classified(path, '', { class: 'changed', mode: stat.mode, size: stat.size });
+    await this.#diverges(record, { path, stat, archived, contentId, stored });
+    if (keeps) tally.classified(path, '', { class: 'changed', mode: stat.mode, size: stat.size });
+  }
+
+  /** Null when it cannot be read: told. */
+  async #read(record: number): Promise<{ contentId: Buffer; stat: Stat } | null> {
+    const { plan, tally, signal } = this.#options;
+    const path = plan.pathOf(record);
+    tally.progress.current = path;
+    const found = await this.#hasher.hash(path, () => {
+      if (signal?.aborted) throw new RozenError('interrupted', 'the backup was interrupted');
+      tally.tick();
+    });
+    if (found.status === 'read') return { contentId: found.contentId, stat: found.stat! };
+    const message =
+      found.status === 'changing'
+        ? 'it changes while it is read'
+        : found.status === 'vanished'
+          ? 'it is gone'
+          : describe(found.error);
+    tally.problem({ kind: found.status === 'changing' ? 'changed' : found.status, path, message });
+    return null;
   }
 
   async #check(record: number): Promise<void> {
-    const { plan, tally, proofs, now } = this.#options;
+    const { plan, tally, proofs, now, rows } = this.#options;
     const { records } = plan;
     const inode = records.get(record, FIELD.inode);
-    const path = this.#path(record);
-    tally.progress.current = path;
-    const found = await this.#hasher.hash(path, () => {
-      if (this.#options.signal?.aborted) throw new RozenError('interrupted', 'the backup was interrupted');
-      tally.tick();
-    });
-    if (found.status !== 'read') {
-      this.#leave(record);
-      const message =
-        found.status === 'changing'
-          ? 'it changes while it is read'
-          : found.status === 'vanished'
-            ? 'it is gone'
-            : describe(found.error);
-      const kind = found.status === 'changing' ? 'changed' : found.status;
-      tally.problem({ kind, path, message });
-      return;
-    }
-    const stat = found.stat!;
+    const path = plan.pathOf(record);
+    const found = await this.#read(record);
+    if (found === null) return this.#leave(record, inode);
+    const { stat, contentId } = found;
     if (!this.#isAsWalked(record, stat)) {
       records.fill(record, stat);
       records.mark(record, STATE.put | STATE.differs);
     }
-    const archived = this.#archived(inode);
-    if (!found.contentId.equals(archived.contentId)) {
-      await this.#diverges(record, { path, stat, archived, contentId: found.contentId });
-      return;
-    }
-    if (this.#options.repairs(inode)) {
-      plan.rewritten.set(record, archived.contentId);
-      plan.reading.push(record);
-      records.mark(record, STATE.put);
+    const archived = rows.get(inode);
+    if (!contentId.equals(archived.contentId)) {
+      await this.#diverges(record, { path, stat, archived, contentId });
       return;
     }
     proofs.set(inode, now);
@@ -219,11 +154,11 @@ export class Judge {
     record: number,
     it: { path: Buffer; stat: Stat; archived: Archived; contentId: Buffer; stored?: boolean },
   ): Promise<void> {
-    const { plan, tally, sequence, decide, archived: store, signal } = this.#options;
+    const { plan, tally, sequence, decide, archived: store, signal, divergences, rows } = this.#options;
     const { records } = plan;
     const { path, stat, archived, contentId } = it;
     const inode = records.get(record, FIELD.inode);
-    const before = newestSeen(this.#versions, inode, archived.version);
+    const before = rows.seen(inode, archived);
     const known = before?.contentId?.equals(contentId) === true ? before : null;
     let exact = true;
     let differsAt = known?.differsAt ?? 0;
@@ -248,13 +183,13 @@ export class Judge {
     const since = known?.firstSeen ?? null;
     if (decision === 'accept') {
       if (it.stored !== true) plan.reading.push(record);
-      this.#tell({ path, inode, archived, seen, action: 'accepted', exact, since, keptAs: null });
+      divergences.tell({ path, inode, archived, seen, action: 'accepted', exact, since, keptAs: null });
       return;
     }
     if (decision === 'restore') {
       const restored = await this.#restore(record, { path, stat, archived });
       if (restored !== null) {
-        this.#tell({ path, inode, archived, seen, action: 'restored', exact, since, keptAs: restored.keptAs });
+        divergences.tell({ path, inode, archived, seen, action: 'restored', exact, since, keptAs: restored.keptAs });
         tally.classified(path, '', { class: 'restored', mode: stat.mode, size: archived.size });
         return;
       }
@@ -265,8 +200,8 @@ export class Judge {
     records.set(record, FIELD.mtimeNs, archived.mtimeNs);
     records.addFlags(record, INODE_FLAGS.diverged);
     records.mark(record, STATE.put);
-    this.#see(inode, seen);
-    this.#tell({ path, inode, archived, seen, action: 'kept', exact, since, keptAs: null });
+    divergences.see(inode, seen);
+    divergences.tell({ path, inode, archived, seen, action: 'kept', exact, since, keptAs: null });
     tally.classified(path, '', { class: 'diverged', mode: stat.mode, size: stat.size });
   }
 
@@ -279,18 +214,15 @@ export class Judge {
     const { records } = plan;
     const { path, stat, archived } = it;
     const inode = records.get(record, FIELD.inode);
-    if (stat.nlink > 1) {
-      const message = 'not restored: it has several names (hard links), which a new file would part';
-      tally.problem({ kind: 'unreadable', path, message });
-      return null;
-    }
     try {
+      const others = otherNames(path, stat, plan.otherNames.get(record) ?? []);
       const keptAs = await putBack({
         reader: await store.reader(),
         file: { inode, version: archived.version, size: archived.size },
         contentId: archived.contentId,
         contentIdKey,
         path,
+        others,
         wanted: {
           mode: stat.mode,
           uid: stat.uid,
@@ -306,93 +238,18 @@ export class Judge {
       proofs.set(inode, now);
       return { keptAs };
     } catch (error) {
-      if (error instanceof RozenError && error.code !== 'corrupt') throw error;
+      if (error instanceof RozenError && error.code !== 'corrupt' && error.code !== 'unsupported') throw error;
       tally.problem({ kind: 'unreadable', path, message: `not restored: ${describe(error)}` });
       return null;
     }
   }
 
-  #see(inode: number, seen: SeenRow): void {
-    const { version, size, mtimeSec, mtimeNs, firstSeen } = seen;
-    this.#options.plan.seen.set(inode, {
-      inode,
-      version,
-      contentId: encodeSeenId(seen),
-      size,
-      mtimeSec,
-      mtimeNs,
-      firstSeen,
-    });
-  }
-
-  #tell(it: {
-    path: Buffer;
-    inode: number;
-    archived: Archived;
-    seen: SeenRow;
-    action: DivergedFile['action'];
-    exact: boolean;
-    since: number | null;
-    keptAs: Buffer | null;
-  }): void {
-    const { path, inode, archived, seen, action, exact, since, keptAs } = it;
-    this.divergedCount++;
-    if (action === 'kept') this.openCount++;
-    if (this.diverged.length >= MAX_LISTED) return;
-    const facts = ({ size, mtimeSec, mtimeNs }: Archived | SeenRow) => ({ size, mtimeSec, mtimeNs });
-    this.diverged.push({
-      path,
-      inode,
-      kind: kindOf(archived, seen),
-      action,
-      archived: facts(archived),
-      local: facts(seen),
-      differsAt: seen.contentId === null ? null : seen.differsAt,
-      exact,
-      since,
-      keptAs,
-    });
-  }
-
-  #archived(inode: number): Archived {
-    const inodes = this.#inodes;
-    const versions = this.#versions;
-    if (!inodes.find(inode)) throw new RozenError('internal', `inode ${inode} has no row`);
-    const page = inodes.page!;
-    const row = inodes.index;
-    const version = page.num(INODE.version, row);
-    if (!versions.find(inode, version)) {
-      throw new RozenError('corrupt', `inode ${inode}: version ${version} has no content id`, {
-        hint: 'run rozen verify',
-      });
-    }
-    return {
-      version,
-      size: page.num(INODE.size, row),
-      blocks: page.num(INODE.blocks, row),
-      mtimeSec: page.num(INODE.mtimeSec, row),
-      mtimeNs: page.num(INODE.mtimeNs, row),
-      contentId: Buffer.from(versions.page!.slice(VERSION.contentId, versions.index)),
-    };
-  }
-
-  /** A record that is the old row, to be written again. */
-  #recordOf(inode: number): number {
-    const { records } = this.#options.plan;
-    const inodes = this.#inodes;
-    inodes.find(inode);
-    const page = inodes.page!;
-    const row = inodes.index;
-    const record = records.append();
-    for (const name of ROW_FIELDS) records.set(record, FIELD[name], page.num(INODE[name], row));
-    records.mark(record, STATE.put);
-    return record;
-  }
-
   /** The row stays as the snapshot before has it. */
-  #leave(record: number): void {
+  #leave(record: number, inode: number): void {
     const { records } = this.#options.plan;
-    records.set(record, FIELD.state, records.get(record, FIELD.state) & ~STATE.put);
+    records.set(record, FIELD.inode, inode);
+    const cleared = STATE.put | STATE.fresh | STATE.tentative;
+    records.set(record, FIELD.state, records.get(record, FIELD.state) & ~cleared);
   }
 
   #isAsWalked(record: number, stat: Stat): boolean {
@@ -405,32 +262,4 @@ export class Judge {
       records.get(record, FIELD.ctimeNs) === stat.ctimeNs
     );
   }
-
-  #path(record: number): Buffer {
-    const { records, names, folders } = this.#options.plan;
-    const name = names.arena.string(records.get(record, FIELD.nameAt), records.get(record, FIELD.nameLength));
-    return joinName(folders[records.get(record, FIELD.folder)]!, name);
-  }
 }
-
-const ROW_FIELDS = [
-  'inode',
-  'mode',
-  'uid',
-  'gid',
-  'nlink',
-  'size',
-  'blocks',
-  'mtimeSec',
-  'mtimeNs',
-  'ctimeSec',
-  'ctimeNs',
-  'btimeSec',
-  'btimeNs',
-  'rdev',
-  'version',
-  'parent',
-  'flags',
-  'sourceDev',
-  'sourceIno',
-] as const;

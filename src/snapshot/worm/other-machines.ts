@@ -54,6 +54,22 @@ export async function nameConflicts(options: {
   return conflicts;
 }
 
+/**
+ * Machines that feed the set too, by name: all that one which can only write knows of them. Which names their files have is
+ * sealed for those who can read.
+ */
+export async function otherMachines(options: { repository: Repository; set: string; own: string }): Promise<string[]> {
+  const { repository, set, own } = options;
+  await repository.loadSecrets();
+  const names = new Set<string>();
+  for (const head of await repository.heads(() => {})) {
+    if (head.worm !== true || head.tag === own || !repository.isOfSet(head, set)) continue;
+    if (repository.writer?.id.equals(head.writerId) === true) continue;
+    names.add(repository.writerName(head.writerId) ?? head.writerId.toString('hex').slice(0, 8));
+  }
+  return [...names].sort();
+}
+
 class FilesThere {
   readonly #reader: SnapshotReader;
   readonly #names: Cursor;

@@ -12,9 +12,9 @@ import {
 } from 'node:fs';
 import { Blake3Stream } from '../../archive/crypto/blake3.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
-import { corrupt } from '../../errors.ts';
+import { corrupt, RozenError } from '../../errors.ts';
 import { setModified } from '../../posix/at.ts';
-import { fstat } from '../../posix/stat.ts';
+import { fstat, lstat, type Stat } from '../../posix/stat.ts';
 import { Settler, type Wanted } from '../restore/settle.ts';
 import type { Attributes } from '../view/attributes.ts';
 import { ContentReader } from '../view/content.ts';
@@ -32,6 +32,8 @@ export interface PutBack {
   contentId: Buffer | null;
   contentIdKey: Buffer;
   path: Buffer;
+  /** Further names (hard links) of what stands there: they go on sharing one inode. */
+  others: readonly Buffer[];
   wanted: Wanted;
   /** Keep what stands there beside it. */
   keep: boolean;
@@ -55,15 +57,56 @@ export async function putBack(options: PutBack): Promise<Buffer | null> {
       closeSync(fd);
     }
   });
+  let kept: Buffer | null = null;
+  const parted: Buffer[] = [];
   try {
-    const kept = keep ? await besideName(path, 'diverged', async (name) => linkSync(path, name)) : null;
+    if (keep) kept = await besideName(path, 'diverged', async (name) => linkSync(path, name));
+    for (const other of options.others) {
+      await putLink(temporary, other);
+      parted.push(other);
+    }
     renameSync(temporary, path);
     syncFolder(path);
     return kept;
   } catch (error) {
     unlinkSync(temporary);
+    for (const other of parted) await putLink(path, other);
+    if (kept !== null) unlinkSync(kept);
     throw error;
   }
+}
+
+/** Gives a name to another file: it is that of the old one or of the other one at any moment. */
+async function putLink(file: Buffer, name: Buffer): Promise<void> {
+  const link = await besideName(name, 'writing', async (beside) => linkSync(file, beside));
+  try {
+    renameSync(link, name);
+    syncFolder(name);
+  } catch (error) {
+    unlinkSync(link);
+    throw error;
+  }
+}
+
+/**
+ * The other names of a file, out of those that may be. Throws 'unsupported' when it has more: a name elsewhere would keep what
+ * diverged, and be parted from these.
+ */
+export function otherNames(path: Buffer, { nlink, dev, ino }: Stat, candidates: readonly Buffer[]): Buffer[] {
+  if (nlink <= 1) return [];
+  const names = candidates.filter((candidate) => {
+    if (candidate.equals(path)) return false;
+    try {
+      const stat = lstat(candidate);
+      return stat.dev === dev && stat.ino === ino;
+    } catch {
+      return false;
+    }
+  });
+  const missing = nlink - 1 - names.length;
+  if (missing === 0) return names;
+  const others = missing === 1 ? 'another name (hard link)' : `${missing} other names (hard links)`;
+  throw new RozenError('unsupported', `it has ${others} outside of the set, which would be parted from it`);
 }
 
 async function writeContent(fd: number, { reader, file, contentId, contentIdKey }: PutBack): Promise<void> {

@@ -11,7 +11,7 @@ import { TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
  * edited     size or mtime differ too, or it was appended to
  * decayed    the content differs while size and mtime do not: bit rot
  * truncated  it ends early; what is left is as it was
- * replaced   something that is no regular file stands in its place
+ * replaced   something of another kind stands in its place (also in that of a folder)
  */
 export const KINDS = ['edited', 'decayed', 'truncated', 'replaced'] as const;
 export type DivergedKind = (typeof KINDS)[number];
@@ -31,6 +31,21 @@ export interface SeenRow {
 }
 
 const D_TYPE_FILE = 8;
+
+/** Words for what stands in place of a file or folder, by d_type. */
+const WORDS: Readonly<Record<number, string>> = {
+  1: 'fifo',
+  2: 'character device',
+  4: 'folder',
+  6: 'block device',
+  8: 'file',
+  10: 'symlink',
+};
+
+export function wordForType(type: number): string {
+  return WORDS[type] ?? 'thing of another kind';
+}
+
 const SEEN_SIZE = HASH_SIZE + 8;
 
 export function encodeSeenId(seen: Pick<SeenRow, 'contentId' | 'differsAt' | 'type'>): Buffer {
@@ -42,7 +57,7 @@ export function encodeSeenId(seen: Pick<SeenRow, 'contentId' | 'differsAt' | 'ty
 }
 
 /** True for the row of a content that is stored. */
-function isStored(contentId: Uint8Array): boolean {
+export function isStored(contentId: Uint8Array): boolean {
   return contentId.length === HASH_SIZE;
 }
 

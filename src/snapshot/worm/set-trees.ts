@@ -166,6 +166,26 @@ export class InodePaths {
   }
 }
 
+/** All names that lead to these inodes, each from the root. Reads the whole tree of names. */
+export async function allNames(trees: ContentTrees, inodes: ReadonlySet<number>): Promise<Map<number, Buffer[][]>> {
+  const rows: { inode: number; parent: number; name: Buffer }[] = [];
+  await eachRow(trees, 'names', (page, i) => {
+    const inode = page.num(NAME.inode, i);
+    if (inodes.has(inode))
+      rows.push({ inode, parent: page.num(NAME.parent, i), name: Buffer.from(page.slice(NAME.name, i)) });
+  });
+  const paths = new InodePaths(trees);
+  const found = new Map<number, Buffer[][]>();
+  for (const { inode, parent, name } of rows) {
+    const folder = await paths.find(parent);
+    if (folder === null) continue;
+    const names = found.get(inode) ?? [];
+    names.push([...folder, name]);
+    found.set(inode, names);
+  }
+  return found;
+}
+
 /** Where on this machine the root folder of the set lies. */
 export function topOf({ paths }: Pick<SnapshotBody, 'paths'>): Buffer {
   return layOutSources(paths).top;

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
+import { S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { ContentReader } from '../view/content.ts';
 import { SnapshotOpener } from '../view/place.ts';
 import { type ImageFacts, imageFacts } from './image-facts.ts';
@@ -33,8 +34,8 @@ export async function bothSides(it: OpenCase, reader: SnapshotReader | null): Pr
   return { archived: reader === null ? NOTHING : await archivedSide(it, reader), local: await localSide(it) };
 }
 
-async function archivedSide({ inode, version, archived }: OpenCase, reader: SnapshotReader): Promise<Side> {
-  if (archived.size > LOOK_SIZE) return NOTHING;
+async function archivedSide({ inode, version, archived, mode }: OpenCase, reader: SnapshotReader): Promise<Side> {
+  if (archived.size > LOOK_SIZE || (mode & S_IFMT) !== S_IFREG) return NOTHING;
   const pieces: Buffer[] = [];
   for await (const piece of new ContentReader(reader).read({ inode, version, size: archived.size }))
     pieces.push(Buffer.from(piece));

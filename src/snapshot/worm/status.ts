@@ -4,7 +4,7 @@ import { DELETED, HISTORY, INODE, INODE_FLAGS, TREES } from '../../archive/tree/
 import { DEFAULT_POLICY, type Repository, type SnapshotRecord, type WormPolicy } from '../../repository/repository.ts';
 import type { ContentFacts } from '../backup/backup-types.ts';
 import { oldestProof } from './proofs.ts';
-import { type DivergedKind, kindOf, newestSeen } from './seen.ts';
+import { type DivergedKind, kindOf, newestSeen, wordForType } from './seen.ts';
 import { checkWorm, eachRow, InodePaths, localPath, openSetTrees, type SetTrees, topOf } from './set-trees.ts';
 
 /** A file that diverged and was not decided on. */
@@ -17,6 +17,8 @@ export interface OpenCase {
   /** On the machine that backed it up. */
   path: Buffer;
   kind: DivergedKind;
+  /** What is there now: file, folder, symlink, … */
+  standsThere: string;
   archived: ContentFacts;
   local: ContentFacts;
   /** Null for kind 'replaced'. */
@@ -107,6 +109,7 @@ function openCase({ trees }: SetTrees, inode: number): Promise<CaseRow | null> {
       inode,
       version,
       kind: kindOf(archived, seen),
+      standsThere: wordForType(seen.type),
       archived,
       local: { size, mtimeSec, mtimeNs },
       differsAt: seen.contentId === null ? null : seen.differsAt,

@@ -1,27 +1,28 @@
 /** What a run does for a WORM set besides walking and reading: rules for the comparison, judgement, putting back, report. */
-import { linkSync } from 'node:fs';
-import { Cursor, type PageSource } from '../../archive/tree/read.ts';
-import { INODE, TREES, type TreeRoots } from '../../archive/tree/schema.ts';
-import { RozenError } from '../../errors.ts';
+import type { PageSource } from '../../archive/tree/read.ts';
+import type { TreeRoots } from '../../archive/tree/schema.ts';
 import { joinName } from '../../posix/folder.ts';
-import { lstat, type Stat } from '../../posix/stat.ts';
 import { DEFAULT_POLICY, type WormPolicy } from '../../repository/snapshot-record.ts';
 import type { BackupOptions, WormReport } from '../backup/backup-types.ts';
-import type { Comparison, WormRules } from '../backup/compare.ts';
+import type { Comparison } from '../backup/compare.ts';
+import type { Displaced, WormRules } from '../backup/comparison-types.ts';
 import { InodeSet } from '../backup/inode-set.ts';
 import type { Lineage } from '../backup/lineage.ts';
 import { FIELD, type Plan, STATE } from '../backup/plan.ts';
 import { layOutSources } from '../backup/sources.ts';
-import { type Tally, describe as words } from '../backup/tally.ts';
+import type { Tally } from '../backup/tally.ts';
 import type { Folder } from '../backup/walk.ts';
-import { InodeLookup, S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { ArchivedContent, localTrees } from './archived.ts';
+import { ArchivedRows } from './archived-rows.ts';
+import { BringBack, type Lost } from './bring-back.ts';
 import { recogniseByContent } from './content-moves.ts';
+import { lookAtDecided } from './decided.ts';
+import { Divergences } from './divergences.ts';
+import { sortFrozen } from './frozen.ts';
 import { Judge } from './judge.ts';
 import { LocalHasher } from './local-hash.ts';
-import { type NameConflict, type NewFile, nameConflicts } from './other-machines.ts';
+import { type NameConflict, type NewFile, nameConflicts, otherMachines } from './other-machines.ts';
 import { dueFiles, oldestProof, Proofs } from './proofs.ts';
-import { besideName } from './put-back.ts';
 import { setInfo } from './set-info.ts';
 
 const MAX_LISTED = 10_000;
@@ -37,13 +38,6 @@ export interface WormSideOptions {
   pump: () => void;
 }
 
-interface Lost {
-  inode: number;
-  folder: Folder;
-  name: string;
-  mode: number;
-}
-
 export class WormSide {
   /** What holds for this run. */
   readonly policy: WormPolicy;
@@ -54,6 +48,8 @@ export class WormSide {
   readonly emptyId: Buffer;
   readonly #options: WormSideOptions;
   readonly #judge: Judge | null;
+  readonly #divergences: Divergences | null;
+  readonly #rows: ArchivedRows | null;
   readonly #archived: ArchivedContent | null;
   readonly #proofs: Proofs;
   readonly #refused: Buffer[] = [];
@@ -61,7 +57,10 @@ export class WormSide {
   readonly #lost: Lost[] = [];
   readonly #displaced: Lost[] = [];
   #moves: WormReport['moves'] = [];
+  /** What a look at single entries has added to the set. */
+  #grown = { files: 0, bytes: 0 };
   #conflicts: NameConflict[] = [];
+  #uncompared: string[] = [];
 
   private constructor(options: WormSideOptions, contentIdKey: Buffer) {
     this.#options = options;
@@ -75,26 +74,30 @@ export class WormSide {
     const dryRun = run.dryRun ?? false;
     const decide = (inode: number): WormPolicy['onChange'] => {
       if (dryRun) return 'warn';
-      if (run.decisions === undefined) return this.policy.onChange;
-      const action = run.decisions.get(inode)?.action ?? 'repair';
-      return action === 'repair' ? 'warn' : action;
+      return run.decisions === undefined ? this.policy.onChange : (run.decisions.get(inode)?.action ?? 'warn');
     };
-    const repairs = (inode: number): boolean => run.decisions?.get(inode)?.action === 'repair';
     if (base === null || record === null) {
       this.#archived = null;
       this.#judge = null;
+      this.#divergences = null;
+      this.#rows = null;
     } else {
       const trees = localTrees(base);
       const mayRead = run.readArchive ?? false;
       this.#archived = new ArchivedContent({ repository: run.repository, record, trees, mayRead });
+      const rows = new ArchivedRows(base);
+      this.#rows = rows;
+      const { sequence } = lineage.slot;
+      const divergences = new Divergences({ plan, tally, rows, decide, sequence });
+      this.#divergences = divergences;
       this.#judge = new Judge({
         plan,
         tally,
-        base,
+        rows,
+        divergences,
         decide,
-        repairs,
         keepDiverged: run.keepDiverged ?? true,
-        sequence: lineage.slot.sequence,
+        sequence,
         contentIdKey,
         archived: this.#archived,
         proofs: this.#proofs,
@@ -117,8 +120,8 @@ export class WormSide {
         if (this.#refused.length < MAX_LISTED) this.#refused.push(path);
         tally.classified(path, '', { class: 'refused', mode, size });
       },
-      stillDiverged: (inode, path) => this.#judge?.still(inode, path),
-      replaced: (inode, path, stat) => this.#replaced(inode, path, stat),
+      stillDiverged: (inode, path) => this.#divergences?.still(inode, path),
+      replaced: (it) => this.#replaced(it),
       restores: (lost) => {
         if (dryRun || this.policy.onDelete !== 'restore') return false;
         this.#lost.push(lost);
@@ -132,75 +135,71 @@ export class WormSide {
     return new WormSide(options, contentIdKey);
   }
 
-  #replaced(inode: number, path: Buffer, stat: Stat): boolean {
-    const isFolder = (stat.mode & S_IFMT) === S_IFDIR;
-    const stays = this.#judge!.replaced(inode, path, stat, isFolder);
-    if (stays && !this.#options.options.dryRun && this.policy.onChange === 'restore') {
-      const slash = path.lastIndexOf(0x2f);
-      const parent = path.subarray(0, slash);
-      const folder: Folder = { path: parent, text: parent.toString('latin1'), inode: 0, dev: 0, fd: -1 };
-      this.#displaced.push({ inode, folder, name: path.toString('latin1', slash + 1), mode: 0 });
-    }
+  #replaced(it: Displaced): boolean {
+    const { folder, name } = it;
+    const stays = this.#divergences!.replaced(it, joinName(folder.path, name));
+    if (stays && !this.#options.options.dryRun && this.policy.onChange === 'restore') this.#puts(it);
     return stays;
   }
 
-  /** Looks at the files that were decided on, instead of a walk. */
-  lookAtDecided(comparison: Comparison): void {
-    const { options, base, tally } = this.#options;
-    const inodes = new Cursor(base!.source, TREES.inodes, base!.roots.inodes);
-    for (const [inode, { action, path }] of options.decisions ?? []) {
-      if (!inodes.find(inode)) continue;
-      const slash = path.lastIndexOf(0x2f);
-      const parent = path.subarray(0, Math.max(1, slash));
-      const name = path.toString('latin1', slash + 1);
-      const number = inodes.page!.num(INODE.parent, inodes.index);
-      const folder: Folder = { path: parent, text: parent.toString('latin1'), inode: number, dev: 0, fd: -1 };
-      try {
-        const stat = lstat(path);
-        if ((stat.mode & S_IFMT) === S_IFREG) comparison.again(folder, { name, stat, inode });
-        else if (action === 'restore') {
-          this.#judge!.replaced(inode, path, stat, false);
-          this.#displaced.push({ inode, folder, name, mode: 0 });
-        } else throw new RozenError('usage', 'what stands in place of a file cannot be its new content');
-      } catch (error) {
-        tally.problem({ kind: 'unreadable', path, message: words(error) });
-      }
-    }
+  /** What has the name of a known file or folder is to make room for it. */
+  #puts({ inode, folder, name }: Displaced): void {
+    const { mode } = this.#rows!.get(inode);
+    this.#displaced.push({ inode, folder: { ...folder, fd: -1 }, name, mode });
+  }
+
+  /** Looks at what was decided on, or is to be repaired, instead of a walk. Answers folders that are to be walked. */
+  lookAtDecided(comparison: Comparison): Promise<Folder[]> {
+    const { options, base, tally, plan } = this.#options;
+    const divergences = this.#divergences!;
+    return lookAtDecided({ options, base: base!, tally, plan, comparison, divergences, puts: (it) => this.#puts(it) });
   }
 
   /** Holds what is in doubt against the archive. Files to be stored are in the plan afterwards. */
-  async judge(): Promise<void> {
+  async judge(comparison: Comparison): Promise<void> {
+    const { plan, base, tally } = this.#options;
     await this.#judge?.run();
+    if (this.rules.acceptNew || base === null) return;
+    await sortFrozen({ plan, base, comparison, tally, judge: this.#judge!, refused: this.rules.refused });
   }
 
   /** When all was read: what moved, what is gone; then puts back what the policy says. */
   async settle(comparison: Comparison): Promise<void> {
     const { plan, base, tally, options } = this.#options;
-    if (options.decisions === undefined) {
-      for (const { record, inode } of recogniseByContent({ plan, base, comparison, tally }))
+    if (this.rules.acceptNew) {
+      const candidates = plan.reading;
+      for (const { record, inode } of recogniseByContent({ plan, base, comparison, tally, candidates, frozen: false }))
         await this.#judge!.dispute(record, inode);
-      await this.#findConflicts();
-      comparison.finish();
     }
-    this.#moves = comparison.moves.slice(0, MAX_LISTED).map(({ from, to, mode }) => ({ from, to, mode }));
+    if (options.decisions === undefined && options.repairs === undefined) await this.#findConflicts();
+    comparison.finish();
+    const { moves, goneFiles, goneBytes } = comparison.departures;
+    this.#moves = moves.slice(0, MAX_LISTED).map(({ from, to, mode }) => ({ from, to, mode }));
+    this.#grown = { files: comparison.totalFiles - goneFiles, bytes: comparison.totalBytes - goneBytes };
+    await this.#bringBack();
+  }
+
+  async #bringBack(): Promise<void> {
+    if (this.#lost.length === 0 && this.#displaced.length === 0) return;
+    const { lineage, tally, options } = this.#options;
+    const { repository, signal, keepDiverged = true } = options;
+    const record = lineage.slot.base!;
+    const back = new BringBack({ repository, archived: this.#archived!, record, tally, signal });
     for (const lost of this.#lost) {
-      if (await this.#bringBack(lost))
+      if (await back.missing(lost))
         tally.classified(lost.folder.path, lost.name, { class: 'restored', mode: lost.mode, size: 0 });
     }
     for (const lost of this.#displaced) {
-      const path = joinName(lost.folder.path, lost.name);
-      let keptAs: Buffer | null = null;
-      if (this.#options.options.keepDiverged ?? true)
-        keptAs = await besideName(path, 'diverged', async (name) => linkSync(path, name));
-      if (await this.#bringBack(lost)) this.#judge!.broughtBack(lost.inode, keptAs);
+      const done = await back.displaced(lost, keepDiverged);
+      if (done !== null) this.#divergences!.broughtBack(lost.inode, done.keptAs);
     }
   }
 
-  /** Only with a key at hand: the other machines' trees must be read. */
+  /** With a key at hand: else the other machines' trees cannot be read. */
   async #findConflicts(): Promise<void> {
     const { options, lineage, plan } = this.#options;
     const { repository, set, readArchive, dryRun } = options;
-    if (dryRun || (repository.identities === null && !(readArchive === true && (await repository.unlock())))) return;
+    if (dryRun) return;
     const top = layOutSources(options.paths).top.length;
     const { records, names, folders, contents } = plan;
     const files = function* (): Generator<NewFile> {
@@ -212,43 +211,12 @@ export class WormSide {
       }
     };
     if (files().next().done === true) return;
-    this.#conflicts = await nameConflicts({ repository, set, own: lineage.slot.tag, files });
-  }
-
-  /** Restores an entry, and what is below it, to where it was. */
-  async #bringBack({ inode, folder, name, mode }: Lost): Promise<boolean> {
-    const { options, lineage, tally } = this.#options;
-    const { signal } = options;
-    const record = lineage.slot.base!;
-    const reader = await this.#archived!.reader();
-    const { restore } = await import('../restore/restore.ts');
-    const { describe } = await import('../view/listing.ts');
-    const path = joinName(folder.path, name);
-    try {
-      const inodes = new InodeLookup(reader);
-      const attributes = await reader.archives.retry(() => inodes.get(inode));
-      const place = {
-        reader,
-        snapshot: await describe(options.repository, record),
-        sequence: record.sequence,
-        inode,
-        path: [Buffer.from(name, 'latin1')],
-        attributes,
-      };
-      const isFolder = (mode & S_IFMT) === S_IFDIR;
-      const report = await restore({
-        place,
-        target: isFolder ? path : folder.path,
-        ...(signal === undefined ? {} : { signal }),
-      });
-      for (const problem of report.problems)
-        tally.problem({ kind: 'unreadable', path, message: `not restored: ${problem.message}` });
-      return report.problems.length === 0;
-    } catch (error) {
-      if (error instanceof RozenError && error.code === 'interrupted') throw error;
-      tally.problem({ kind: 'unreadable', path, message: `not restored: ${words(error)}` });
-      return false;
+    const own = lineage.slot.tag;
+    if (repository.identities === null && !(readArchive === true && (await repository.unlock()))) {
+      this.#uncompared = await otherMachines({ repository, set, own });
+      return;
     }
+    this.#conflicts = await nameConflicts({ repository, set, own, files });
   }
 
   /** Wipes keys of archives that were opened. */
@@ -261,14 +229,27 @@ export class WormSide {
   }
 
   get openCount(): number {
-    return this.#judge?.openCount ?? 0;
+    return this.#divergences?.openCount ?? 0;
+  }
+
+  /** What a snapshot says besides. */
+  stats(): Record<string, number> {
+    const { base, plan } = this.#options;
+    const repaired = (base === null ? 0 : (setInfo(base).stats.repaired ?? 0)) + plan.rewritten.size;
+    return { diverged: this.openCount, ...(repaired === 0 ? {} : { repaired }) };
   }
 
   /** What a snapshot says of the set when it looked at single files only. */
   statsAfterDecisions(base: { source: PageSource; roots: TreeRoots }): Record<string, number> {
     const { stats } = setInfo(base);
-    const settled = (this.#judge?.divergedCount ?? 0) - this.openCount;
-    return { ...stats, diverged: Math.max(0, (stats.diverged ?? 0) - settled) };
+    const settled = (this.#divergences?.count ?? 0) - this.openCount;
+    return {
+      ...stats,
+      ...this.stats(),
+      files: (stats.files ?? 0) + this.#grown.files,
+      bytes: (stats.bytes ?? 0) + this.#grown.bytes,
+      diverged: Math.max(0, (stats.diverged ?? 0) - settled),
+    };
   }
 
   /** After the commit, or when nothing was to be committed. */
@@ -277,17 +258,19 @@ export class WormSide {
   }
 
   report(): WormReport {
-    const { base, options } = this.#options;
+    const { base, options, plan } = this.#options;
     return {
       policy: this.policy,
-      diverged: this.#judge?.diverged ?? [],
-      divergedCount: this.#judge?.divergedCount ?? 0,
+      diverged: this.#divergences?.list ?? [],
+      divergedCount: this.#divergences?.count ?? 0,
       openCount: this.openCount,
       moves: this.#moves,
       conflicts: this.#conflicts,
+      uncompared: this.#uncompared,
       refused: this.#refused,
       refusedCount: this.#refusedCount,
       proven: this.#judge?.proven ?? { files: 0, bytes: 0 },
+      repaired: plan.rewritten.size,
       oldestProof: base === null || options.rehash === undefined ? null : oldestProof(base, this.#proofs),
     };
   }
