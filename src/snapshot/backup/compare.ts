@@ -23,7 +23,7 @@ import { forEachName } from './old-rows.ts';
 import { FIELD, STATE } from './plan.ts';
 import { Replacements } from './replacements.ts';
 import { insidePath } from './sources.ts';
-import { type Folder, S_IFDIR, S_IFMT, S_IFREG, S_IFSOCK, type WalkHandler } from './walk.ts';
+import { type Folder, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, type WalkHandler } from './walk.ts';
 
 export class Comparison implements WalkHandler {
   nextInode: number;
@@ -39,6 +39,8 @@ export class Comparison implements WalkHandler {
   readonly #identities: Identities | null;
   readonly #oldNames: OldNames;
   readonly #replacements: Replacements;
+  /** The one whose entries are at hand. */
+  #folder: Folder | null = null;
   #groupOpen = false;
 
   constructor(options: ComparisonOptions) {
@@ -47,12 +49,11 @@ export class Comparison implements WalkHandler {
     this.nextInode = options.nextInode;
     this.#firstNew = options.nextInode;
     this.#records = new EntryRecords(options, this.#departures);
-    this.#oldNames = new OldNames(base);
+    this.#oldNames = new OldNames(base, (name, inode) => this.#removeName(this.#folder!, name, inode));
     const [visited, firstNew] = [this.#visited, this.#firstNew];
-    const worm = (options.worm ?? null) !== null;
     const mayMove = (inode: number, nlink: number): boolean =>
       options.partial !== true || nlink === 0 || this.#replacements.hasGone(inode);
-    this.#identities = base === null ? null : new Identities({ base, visited, firstNew, worm, mayMove });
+    this.#identities = base === null ? null : new Identities({ base, visited, firstNew, mayMove });
     this.#replacements = new Replacements({
       worm: options.worm ?? null,
       visited,
@@ -129,18 +130,19 @@ export class Comparison implements WalkHandler {
   }
 
   enter(folder: Folder): void {
+    this.#folder = folder;
     this.#groupOpen = false;
     this.#oldNames.enter(folder.inode < this.#firstNew ? folder.inode : null);
   }
 
-  leave(folder: Folder): void {
-    this.#oldNames.rest((name, inode) => this.#removeName(folder, name, inode));
+  leave(): void {
+    this.#oldNames.end();
   }
 
   entry(folder: Folder, name: string, stat: Stat): number {
     const { worm = null, events, fromNothing } = this.#options;
     const kind = stat.mode & S_IFMT;
-    const oldInode = this.#take(folder, name);
+    const oldInode = this.#oldNames.take(name);
     this.entriesSeen++;
     const isKept = worm !== null && KEPT_NAME.test(name);
     if (kind === S_IFSOCK || isKept) {
@@ -155,7 +157,9 @@ export class Comparison implements WalkHandler {
       this.#link(folder, { name, stat, oldInode, inode: twin });
       return 0;
     }
-    let inode = this.#identities?.find(folder, { name, stat, oldInode }) ?? 0;
+    let inode = this.#identities?.find(oldInode, stat) ?? 0;
+    if (worm !== null && (inode === 0 || kind === S_IFLNK))
+      inode = this.#identities?.inWorm(folder, { name, stat, inode }) ?? 0;
     if (inode === 0 && worm !== null) {
       if (this.#identities?.isOfOtherKind(oldInode, stat.mode)) {
         if (kind === S_IFREG) this.#addTotals({ files: -1, bytes: -stat.size });
@@ -193,7 +197,7 @@ export class Comparison implements WalkHandler {
   }
 
   unreadableEntry(folder: Folder, name: string, error: Error): void {
-    const oldInode = this.#take(folder, name);
+    const oldInode = this.#oldNames.take(name);
     if (oldInode !== 0) this.#keep(oldInode);
     this.#options.events.problem('unreadable', joinName(folder.path, name), error);
   }
@@ -255,11 +259,6 @@ export class Comparison implements WalkHandler {
     }
     const path = joinName(folder.path, name);
     return { path, text: path.toString('latin1'), inode, dev: stat.dev, fd: -1 };
-  }
-
-  /** The old inode of this name, 0 if there was none; names before it that did not come are gone. */
-  #take(folder: Folder, name: string): number {
-    return this.#oldNames.take(name, (gone, inode) => this.#removeName(folder, gone, inode));
   }
 
   #removeName(folder: Folder, name: string, inode: number): void {

@@ -18,7 +18,6 @@ export interface IdentitiesOptions {
   visited: InodeSet;
   /** First inode number that is new. */
   firstNew: number;
-  worm: boolean;
   /** Whether an inode that was not met may turn up under another name. */
   mayMove: (inode: number, nlink: number) => boolean;
 }
@@ -26,24 +25,24 @@ export interface IdentitiesOptions {
 export class Identities {
   readonly #options: IdentitiesOptions;
   readonly #inodes: Cursor;
-  readonly #deleted: Cursor | null;
+  readonly #deleted: Cursor;
   /** Device numbers that changed since the row was written (a reboot): old to new. */
   readonly #devices = new Map<number, number>();
   #moves: MoveIndex | null = null;
 
   constructor(options: IdentitiesOptions) {
-    const { base, worm } = options;
+    const { base } = options;
     this.#options = options;
     this.#inodes = new Cursor(base.source, TREES.inodes, base.roots.inodes);
-    this.#deleted = worm ? new Cursor(base.source, TREES.deleted, base.roots.deleted) : null;
+    this.#deleted = new Cursor(base.source, TREES.deleted, base.roots.deleted);
   }
 
-  /** Answers 0 for what is new. `oldInode`: that of the same name, or 0. */
-  find(folder: Folder, it: { name: string; stat: Stat; oldInode: number }): number {
-    if (this.#inodes.root.count === 0) return 0;
-    const inode = this.#byNumbers(it.oldInode, it.stat);
-    if (this.#deleted === null) return inode;
-    return inode === 0 ? this.#deletedFolder(folder, it) : this.#sameTarget(folder, { ...it, inode });
+  /**
+   * WORM: what the numbers alone do not tell. Another target is another symlink, and a deleted folder that is there again goes
+   * on. `inode`: what `find` has answered.
+   */
+  inWorm(folder: Folder, it: { name: string; stat: Stat; inode: number }): number {
+    return it.inode === 0 ? this.#deletedFolder(folder, it) : this.#sameTarget(folder, it);
   }
 
   /** Whether an old inode is a file or folder of another kind than what has its name now. */
@@ -63,8 +62,10 @@ export class Identities {
     return (this.#devices.get(old) ?? old) === dev;
   }
 
-  #byNumbers(oldInode: number, stat: Stat): number {
+  /** Answers 0 for what is new. `oldInode`: that of the same name, or 0. */
+  find(oldInode: number, stat: Stat): number {
     const inodes = this.#inodes;
+    if (inodes.root.count === 0) return 0;
     const { visited, base, mayMove } = this.#options;
     let inode = 0;
     if (oldInode !== 0 && !visited.has(oldInode) && inodes.find(oldInode)) {
@@ -95,7 +96,6 @@ export class Identities {
     return inodes.find(candidate) && mayMove(candidate, inodes.page!.num(INODE.nlink, inodes.index));
   }
 
-  /** WORM: another target is another symlink. */
   #sameTarget(folder: Folder, it: { name: string; stat: Stat; inode: number }): number {
     const { name, stat, inode } = it;
     if ((stat.mode & S_IFMT) !== S_IFLNK) return inode;
@@ -109,10 +109,9 @@ export class Identities {
     return this.#inodes.page!.compareBytes(INODE.target, this.#inodes.index, target) === 0 ? inode : 0;
   }
 
-  /** WORM: a deleted folder that is there again goes on. */
   #deletedFolder(folder: Folder, { name, stat }: { name: string; stat: Stat }): number {
     const { visited, firstNew } = this.#options;
-    const deleted = this.#deleted!;
+    const deleted = this.#deleted;
     const inodes = this.#inodes;
     if ((stat.mode & S_IFMT) !== S_IFDIR || deleted.root.count === 0 || folder.inode >= firstNew) return 0;
     const bytes = Buffer.from(name, 'latin1');

@@ -5,11 +5,14 @@ import type { OldTrees } from './mutations.ts';
 
 export class OldNames {
   readonly #names: Cursor | null;
+  readonly #gone: (name: string, inode: number) => void;
   #folder = 0;
   /** The first that is still to come; null behind the last one. */
   #name: string | null = null;
 
-  constructor(base: OldTrees | null) {
+  /** `gone` is told of names that nothing has any more. */
+  constructor(base: OldTrees | null, gone: (name: string, inode: number) => void) {
+    this.#gone = gone;
     this.#names = base === null ? null : new Cursor(base.source, TREES.names, base.roots.names);
   }
 
@@ -22,20 +25,20 @@ export class OldNames {
     this.#read();
   }
 
-  /** The inode that had this name, 0 for none. Names before it are given to `gone` first. */
-  take(name: string, gone: (name: string, inode: number) => void): number {
-    while (this.#name !== null && this.#name < name) this.#drop(gone);
+  /** The inode that had this name, 0 for none. Names before it are gone. */
+  take(name: string): number {
+    while (this.#name !== null && this.#name < name) this.#drop();
     return this.#name === name ? this.#next() : 0;
   }
 
-  /** Gives all that are left to `gone`. */
-  rest(gone: (name: string, inode: number) => void): void {
-    while (this.#name !== null) this.#drop(gone);
+  /** All that are left are gone. */
+  end(): void {
+    while (this.#name !== null) this.#drop();
   }
 
-  #drop(gone: (name: string, inode: number) => void): void {
+  #drop(): void {
     const name = this.#name!;
-    gone(name, this.#next());
+    this.#gone(name, this.#next());
   }
 
   #next(): number {

@@ -112,7 +112,8 @@ export class WormSide {
       for (const inode of run.decisions.keys()) due.add(inode);
     } else if (base !== null && run.rehash !== undefined) due = dueFiles(base, this.#proofs, run.rehash);
     this.rules = {
-      acceptNew: base === null || this.policy.acceptNew,
+      // What a person has accepted is no surprise, in a frozen set either.
+      acceptNew: base === null || this.policy.acceptNew || run.decisions !== undefined,
       trustSeen: run.decisions === undefined && (dryRun || this.policy.onChange === 'warn'),
       due,
       refused: (path, mode, size) => {

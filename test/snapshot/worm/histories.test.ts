@@ -68,6 +68,9 @@ class Machine {
     const paths = [Buffer.from(this.source)];
     const options = { machine: this.#name, mode: 'worm', policy, keepDiverged: false, paths } as const;
     this.last = await this.#place.backup(options);
+    // What is to be put back is, or it is told why not.
+    const { worm, problems } = this.last;
+    if (policy.onChange === 'restore') expect(worm!.openCount).toBeLessThanOrEqual(problems.length);
     const id = this.last.snapshotId ?? this.last.parentId;
     const snapshot = await this.#place.read(id);
     const now = await contents(snapshot, this.#contentIdKey);

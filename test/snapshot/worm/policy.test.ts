@@ -259,7 +259,10 @@ describe('a file in place of a folder', () => {
     await backup();
     const { inode } = (await place.read()).entries.get('/a')!;
     const decisions = new Map([[inode, { action: 'accept' as const, path: Buffer.from(at('a')) }]]);
-    expect((await place.backup({ mode: 'worm', decisions })).worm).toMatchObject({ openCount: 0 });
+    // Also in a frozen set: what a person accepts is no surprise.
+    const policy = { acceptNew: false };
+    const report = await place.backup({ mode: 'worm', decisions, policy });
+    expect(report.worm).toMatchObject({ openCount: 0, refusedCount: 0 });
     expect(paths(await place.read())).toEqual(['/a', '/other']);
     expect((await place.read()).body.stats).toMatchObject({ files: 2 });
     expect((await backup()).unchanged).toBe(true);
