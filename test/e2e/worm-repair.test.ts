@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { PhotoSet } from './photo-set.ts';
 import { importPhotos, photo, rot } from './photos.ts';
+import { mountObstacle } from './rozen.ts';
 
 const program = join(import.meta.dirname, '../../bin/rozen.js');
 const set = new PhotoSet();
@@ -115,4 +116,18 @@ test('what is damaged in older snapshots is stored once more from whatever file 
   expect(cat(`photos@latest:${paths[5]}`).equals(photo(5))).toBe(true);
   expect(cat(`${first.snapshotId}:${paths[3]}`).equals(photo(3))).toBe(true);
   expect(await set.backup()).toMatchObject({ unchanged: true });
+  if (mountObstacle() !== null) return;
+  const mnt = box.mount();
+  try {
+    const oldest = readdirSync(join(mnt, 'snapshots/photos')).sort()[0]!;
+    for (const [number, path] of paths.entries())
+      expect(readFileSync(join(mnt, 'snapshots/photos', oldest, path)).equals(photo(number)), path).toBe(true);
+    const versions = join(mnt, 'versions/photos', paths[3]!);
+    const contents = readdirSync(versions)
+      .sort()
+      .map((name) => readFileSync(join(versions, name)));
+    expect(contents).toEqual([photo(3), retouched]);
+  } finally {
+    box.unmount();
+  }
 });

@@ -12,6 +12,8 @@ export interface CatalogueSnapshot {
   timeNs: number;
   /** The name of its folder, unique in the set. */
   name: string;
+  /** The snapshot whose trees lead to its contents, where some were stored once more since: the newest of its lineage. */
+  contentSlot?: number;
 }
 
 export interface CatalogueSet {
@@ -44,6 +46,8 @@ export interface SnapshotFacts {
   worm?: boolean;
   /** Name of the machine. */
   host?: string;
+  /** Of the newest of a lineage: how many contents were stored once more, as their archived copies were damaged. */
+  repaired?: number;
   lineage: string;
   sequence: number;
   timeSec: number;
@@ -107,6 +111,17 @@ function machinesOf(
   return machines;
 }
 
+/** Older snapshots of a lineage that was repaired are read through its newest one. */
+function readThroughNewest(snapshots: readonly CatalogueSnapshot[], list: readonly SnapshotFacts[]): void {
+  for (const { lineage, sequence, repaired = 0, id } of list) {
+    if (repaired === 0) continue;
+    const ofLineage = snapshots.filter((it) => it.lineage === lineage);
+    const newest = ofLineage.find((it) => it.id === id);
+    if (newest === undefined || ofLineage.some((it) => it.sequence > sequence)) continue;
+    for (const older of ofLineage) if (older !== newest) older.contentSlot = newest.slot;
+  }
+}
+
 /**
  * @param slotOf, setNumber numbers that are recorded for these snapshots and sets; what has none is left out
  */
@@ -139,6 +154,7 @@ export function buildCatalogue(options: {
       snapshots.push({ slot, id, generation: options.generationOf(id), lineage, sequence, timeSec, timeNs, name });
     }
     if (snapshots.length === 0) continue;
+    readThroughNewest(snapshots, list);
     let name = folderName(set);
     if (names.has(name)) name = `${name}#${number}`;
     names.add(name);

@@ -185,6 +185,7 @@ export class SnapshotList {
       facts.set = info.set;
       facts.worm = info.mode === 'worm';
       facts.host = info.host;
+      facts.repaired = info.stats.repaired ?? 0;
       for (const older of history.rows) {
         if (this.#listed.has(older.id)) continue;
         const { id: olderId, treeRow, ...when } = older;
@@ -249,15 +250,23 @@ export class SnapshotList {
   }
 }
 
-/** Name and mode of the set in the info of a history row; null when it does not say. */
-function infoOf(info: Buffer): { set: string; mode: string; host: string } | null {
+/** What the info of a history row says of the set; null when it does not say. */
+function infoOf(
+  info: Buffer,
+): { set: string; mode: string; host: string; stats: { repaired?: number | undefined } } | null {
   const map = asMap(decodeCbor(info, { what: 'history' }), 'history');
   if (map.set === undefined) return null;
   return {
     set: field.text(map, 'set'),
     mode: map.mode === 'worm' ? 'worm' : 'snapshot',
     host: typeof map.host === 'string' ? map.host : '',
+    stats: { repaired: repairedOf(map.stats) },
   };
+}
+
+function repairedOf(stats: unknown): number | undefined {
+  if (typeof stats !== 'object' || stats === null || !('repaired' in stats)) return undefined;
+  return typeof stats.repaired === 'number' ? stats.repaired : undefined;
 }
 
 function hex(id: Uint8Array): string {

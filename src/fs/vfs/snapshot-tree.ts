@@ -181,8 +181,14 @@ export class SnapshotTree {
   /**
    * Visits the pieces of a file's content in [offset, offset + size), in order, up to its end.
    * Throws Miss when the archive of a piece is not open, 'corrupt' when extents leave a gap.
+   * `content`: a newer snapshot of the lineage, whose trees lead to the content.
    */
-  extents(ino: number, range: { offset: number; size: number }, visit: ExtentVisitor): void {
+  extents(
+    ino: number,
+    range: { offset: number; size: number },
+    visit: ExtentVisitor,
+    content: SnapshotTree = this,
+  ): void {
     const inode = this.inode(ino);
     const mode = inode.page!.num(INODE.mode, inode.index);
     if ((mode & S_IFMT) !== S_IFREG) throw new FsError(isFolder(mode) ? EISDIR : EINVAL);
@@ -190,7 +196,7 @@ export class SnapshotTree {
     let at = range.offset;
     if (at >= end) return;
     const version = inode.page!.num(INODE.version, inode.index);
-    const cursor = this.#extentAt(ino, version, at);
+    const cursor = content.#extentAt(ino, version, at);
     for (;;) {
       const page = cursor.page!;
       const i = cursor.index;
@@ -205,7 +211,7 @@ export class SnapshotTree {
       const take = Math.min(end, start + length) - at;
       const row = page.num(EXTENT.row, i);
       if (row === 0) visit(null, 0, take);
-      else visit(this.#archive(row), page.num(EXTENT.streamOffset, i) + (at - start), take);
+      else visit(content.#archive(row), page.num(EXTENT.streamOffset, i) + (at - start), take);
       at += take;
       if (at >= end) return;
       if (!cursor.next()) throw this.#gap(ino, at);

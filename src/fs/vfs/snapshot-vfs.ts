@@ -24,7 +24,7 @@ import type { Catalogue, CatalogueSnapshot } from './catalogue.ts';
 import { DeletedView } from './deleted.ts';
 import { type HostMessage, type OpenSnapshot, SnapshotMiss, UsageMiss } from './messages.ts';
 import { DELETED_BIT, isFolder, VIEW_BIT, VIRTUAL_SLOT } from './nodes.ts';
-import { SnapshotTree } from './snapshot-tree.ts';
+import { type ExtentVisitor, SnapshotTree } from './snapshot-tree.ts';
 import { renderStatus, type StatusFacts } from './status.ts';
 import { TreePages } from './tree-pages.ts';
 import { VersionView } from './versions.ts';
@@ -166,11 +166,14 @@ export class SnapshotVfs implements Vfs {
         return;
       }
       sink.onRelease(() => this.#blocks.release(held));
-      this.#tree(slot).extents(ino, range, (access, streamOffset, length) => {
+      const visit: ExtentVisitor = (access, streamOffset, length) => {
         if (access === null) pushZeros(sink, length);
         else this.#blocks.read(access, { offset: streamOffset, length }, held, sink);
         this.#board.count(COUNT.bytesRead, length);
-      });
+      };
+      const tree = this.#tree(slot);
+      const through = this.#virtual.snapshot(slot)?.snapshot.contentSlot;
+      tree.extents(ino, range, visit, through === undefined ? tree : this.#tree(through));
     } catch (error) {
       this.#blocks.release(held);
       throw this.#refusal(error);
