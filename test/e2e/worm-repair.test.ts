@@ -3,6 +3,8 @@ import {
   appendFileSync,
   chmodSync,
   copyFileSync,
+  linkSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -37,20 +39,30 @@ test('what decayed here comes back from the archive, what was edited stays', asy
   set.begin();
   const { source, box } = set;
   const paths = importPhotos(source, 4, 4);
+  mkdirSync(at('best'));
+  linkSync(at(paths[2]!), at('best/of all.jpg'));
   await set.backup(0, '--mode', 'worm');
   rot(at(paths[0]!), 700);
+  rot(at(paths[2]!), 701);
   appendFileSync(at(paths[1]!), 'edited');
   const look = box.json(['verify', '--against', source, 'photos@latest'], 4);
   expect(look.divergences.filter((it: { kind: string }) => it.kind === 'content')).toMatchObject([
     { path: paths[0], decayed: true },
     { path: paths[1] },
+    { path: paths[2], decayed: true },
+    { path: 'best/of all.jpg', decayed: true },
   ]);
   const { mtime } = statSync(at(paths[0]!));
   const repaired = box.json(['verify', '--against', source, 'photos@latest', '--repair', 'local'], 4);
-  expect(repaired.repairedLocal).toMatchObject([{ path: paths[0], problem: null }]);
+  expect(repaired.repairedLocal).toMatchObject(
+    [paths[0], paths[2], 'best/of all.jpg'].map((path) => ({ path, problem: null })),
+  );
+  // Two names of one file, before and after.
+  expect(readFileSync(at('best/of all.jpg'))).toEqual(photo(2));
+  expect(statSync(at('best/of all.jpg')).ino).toBe(statSync(at(paths[2]!)).ino);
   expect(readFileSync(at(paths[0]!))).toEqual(photo(0));
   expect(statSync(at(paths[0]!)).mtime).toEqual(mtime);
-  expect(readdirSync(at('album 0')).filter((name) => name.includes('.rozen-diverged-'))).toHaveLength(1);
+  expect(readdirSync(at('album 0')).filter((name) => name.includes('.rozen-diverged-'))).toHaveLength(2);
   expect(readFileSync(at(paths[1]!)).subarray(-6).toString()).toBe('edited');
 });
 
