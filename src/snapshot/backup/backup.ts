@@ -140,7 +140,7 @@ class Run {
         handler: comparison,
       };
       const folders = this.#partial ? await this.#worm?.lookAtDecided(comparison) : undefined;
-      const walker = folders === undefined ? walk(walking) : walkFolders(walking, folders);
+      const walker = folders === undefined ? walk(walking) : walkFolders(walking, comparison.andPostponed(folders));
       await this.#walk(walker, { comparison, data });
       const found: Found = { comparison, data, committed: null };
       await this.#worm?.judge(comparison);

@@ -158,20 +158,18 @@ export class Comparison implements WalkHandler {
       return 0;
     }
     let inode = this.#identities?.find(oldInode, stat) ?? 0;
+    if (inode === 0 && worm !== null && this.#identities?.isOfOtherKind(oldInode, stat.mode)) {
+      if (kind === S_IFREG) this.#addTotals({ files: -1, bytes: -stat.size });
+      const op = this.#reserveName(folder, name);
+      this.#replacements.add({ inode: oldInode, folder: { ...folder, fd: -1 }, name, stat: { ...stat } }, op);
+      return 0;
+    }
     if (worm !== null && (inode === 0 || kind === S_IFLNK))
       inode = this.#identities?.inWorm(folder, { name, stat, inode }) ?? 0;
-    if (inode === 0 && worm !== null) {
-      if (this.#identities?.isOfOtherKind(oldInode, stat.mode)) {
-        if (kind === S_IFREG) this.#addTotals({ files: -1, bytes: -stat.size });
-        const op = this.#reserveName(folder, name);
-        this.#replacements.add({ inode: oldInode, folder: { ...folder, fd: -1 }, name, stat: { ...stat } }, op);
-        return 0;
-      }
-      if (!worm.acceptNew && !mayBeKnown(stat)) {
-        if (oldInode !== 0) this.#removeName(folder, name, oldInode);
-        worm.refused(joinName(folder.path, name), stat.mode, stat.size);
-        return 0;
-      }
+    if (inode === 0 && worm?.acceptNew === false && !mayBeKnown(stat)) {
+      if (oldInode !== 0) this.#removeName(folder, name, oldInode);
+      worm.refused(joinName(folder.path, name), stat.mode, stat.size);
+      return 0;
     }
     const moved = inode !== 0 && inode !== oldInode;
     const path = folder.fd < 0 && kind === S_IFDIR ? insidePath(joinName(folder.path, name)) : null;
@@ -214,6 +212,12 @@ export class Comparison implements WalkHandler {
   /** WORM, after the walk: folders that have the name of a file and are to be walked after all. */
   postponed(): Generator<Folder, void, undefined> {
     return this.#replacements.postponed();
+  }
+
+  /** WORM: the same after folders that were accepted. */
+  *andPostponed(accepted: readonly Folder[]): Generator<Folder, void, undefined> {
+    yield* accepted;
+    yield* this.postponed();
   }
 
   /** To be called after the walk: what lost its last name goes. In a WORM set after all was read. */

@@ -55,21 +55,33 @@ export class Replacements {
    * the next one is asked for, as what is missed may lie in it.
    */
   *postponed(): Generator<Folder, void, undefined> {
-    const late: Pending[] = [];
-    const open = this.#pending.filter((pending) => {
-      const kind = pending.it.stat.mode & S_IFMT;
-      if (kind === S_IFDIR || kind === S_IFREG) return true;
-      late.push(pending);
-      return false;
-    });
-    this.#pending = late;
-    while (open.length > 0) {
-      let at = open.findIndex((pending) => this.#isElsewhere(pending));
-      const isNew = at >= 0;
-      if (at < 0) at = 0;
-      const [pending] = open.splice(at, 1) as [Pending];
-      const folder = isNew ? this.#options.admit(pending.it, pending.op) : this.#decide(pending);
-      if (folder !== null) yield folder;
+    for (;;) {
+      const open = this.#pending.filter(isReadOrWalked);
+      if (open.length === 0) return;
+      // What is walked below may add more.
+      this.#pending = this.#pending.filter((pending) => !isReadOrWalked(pending));
+      const left: Pending[] = [];
+      for (const pending of open) {
+        if (!this.#isElsewhere(pending)) {
+          left.push(pending);
+          continue;
+        }
+        const folder = this.#options.admit(pending.it, pending.op);
+        if (folder !== null) yield folder;
+      }
+      if (left.length < open.length) this.#pending.push(...left);
+      else yield* this.#decideAll(left);
+    }
+  }
+
+  /** Until a folder was accepted: others may be in it. */
+  *#decideAll(open: readonly Pending[]): Generator<Folder, void, undefined> {
+    for (const [at, pending] of open.entries()) {
+      const folder = this.#decide(pending);
+      if (folder === null) continue;
+      this.#pending.push(...open.slice(at + 1));
+      yield folder;
+      return;
     }
   }
 
@@ -98,4 +110,9 @@ export class Replacements {
     pending.holds ??= anyBelow(joinName(folder.path, name), isIt);
     return pending.holds;
   }
+}
+
+function isReadOrWalked({ it }: Pending): boolean {
+  const kind = it.stat.mode & S_IFMT;
+  return kind === S_IFDIR || kind === S_IFREG;
 }

@@ -202,6 +202,53 @@ describe('a folder in place of a file', () => {
     expect((await place.read()).entries.get('/a/itself')!.inode).toBe(inode);
   });
 
+  test('may hold a known folder in which the same has happened', async () => {
+    write('known/x');
+    write('known/y');
+    await backup();
+    const { inode } = (await place.read()).entries.get('/known')!;
+    for (const decided of [false, true]) {
+      renameSync(at('known'), at('a/known'));
+      unlinkSync(at('a/known/x'));
+      write('a/known/x/new');
+      if (decided) {
+        const report = await backup();
+        expect(told(report)).toEqual([['a', 'replaced', 'kept']]);
+        const file = (await place.read()).entries.get('/a')!.inode;
+        const decisions = new Map([[file, { action: 'accept' as const, path: Buffer.from(at('a')) }]]);
+        // Only of the one that was decided on is it known that it may be gone.
+        expect(told(await place.backup({ mode: 'worm', decisions }))).toEqual([
+          ['a', 'replaced', 'accepted'],
+          ['a/known/x', 'replaced', 'kept'],
+        ]);
+        expect(paths(await place.read())).toContain('/a/known/x');
+      }
+      await backup({ policy: { onChange: 'accept' } });
+      const snapshot = await place.read();
+      expect(paths(snapshot)).toEqual([
+        '/a',
+        '/a/inside',
+        '/a/known',
+        '/a/known/x',
+        '/a/known/x/new',
+        '/a/known/y',
+        '/z',
+      ]);
+      expect(snapshot.entries.get('/a/known')!.inode).toBe(inode);
+      expect(await content(snapshot, '/a/known/x/new')).toBe('a/known/x/new');
+      expect((await backup()).unchanged).toBe(true);
+      // And back, for the other way.
+      rmSync(at('a/known/x'), { recursive: true });
+      renameSync(at('a/known'), at('known'));
+      write('known/x');
+      rmSync(at('a'), { recursive: true });
+      write('a', 'archived');
+      await backup({ policy: { onChange: 'accept' } });
+      unlinkSync(at('a'));
+      write('a/inside');
+    }
+  });
+
   test('goes, and the file is back: the case is settled', async () => {
     renameSync(at('a'), join(place.folder, 'away'));
     writeFileSync(at('a'), 'archived');
