@@ -24,8 +24,9 @@ interface FileStep {
   kind: 'append' | 'truncate' | 'rot' | 'delete' | 'symlink' | 'touch' | 'into';
   file: number;
   salt: number;
-  /** Of 'into'. */
+  /** Of 'into': what is put into the folder that takes the name of the file: that file, a known folder. */
   keeps?: boolean;
+  brings?: number | null;
 }
 
 /** 'carry': as onto another file system and back. 'flatten': it is a file now. */
@@ -59,7 +60,16 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom('rename', 'copy', 'link' as const), file, to: file }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('folder', 'carry' as const), from: folder, to: folder }) },
-  { weight: 1, arbitrary: fc.record({ kind: constant('into' as const), file, salt, keeps: fc.boolean() }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: constant('into' as const),
+      file,
+      salt,
+      keeps: fc.boolean(),
+      brings: fc.option(folder, { freq: 2 }),
+    }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: constant('flatten' as const), from: folder, salt }) },
   {
     weight: 3,
@@ -145,6 +155,8 @@ function changeFile(path: string, it: FileStep): void {
     writeFileSync(join(path, 'inside'), `inside ${it.salt}\n`);
     if (it.keeps === true) renameSync(`${path} aside`, join(path, 'kept'));
     else unlinkSync(`${path} aside`);
+    const known = join(dirname(dirname(path)), `f${it.brings ?? 0}`);
+    if (it.brings != null && known !== dirname(path) && exists(known)) renameSync(known, join(path, 'brought'));
   } else rot(path, it.salt);
 }
 

@@ -383,3 +383,20 @@ test('a frozen set follows its files to another file system, and takes nothing n
   expect((await backup(frozen)).unchanged).toBe(true);
   expect(existsSync(at('new folder/new'))).toBe(true);
 });
+
+test('contents are stored once more for the newest snapshot of this machine alone, and only if they are right', async () => {
+  write('a', 'archived');
+  await backup();
+  const { record, entries } = await place.read();
+  const { inode } = entries.get('/a')!;
+  const contentId = Buffer.alloc(32);
+  const contents = [{ inode, version: record.sequence, contentId, path: Buffer.from(at('a')) }];
+  await expect(place.backup({ mode: 'worm', repairs: { base: Buffer.alloc(16), contents } })).rejects.toMatchObject({
+    code: 'usage',
+  });
+  const report = await place.backup({ mode: 'worm', repairs: { base: record.id, contents } });
+  expect(report.worm).toMatchObject({ repaired: 0 });
+  expect(report.problems.map(({ message }) => message)).toEqual(['it has changed since it was compared']);
+  expect(report.unchanged).toBe(true);
+  expect(await content(await place.read(), '/a')).toBe('archived');
+});
