@@ -3,16 +3,16 @@
  * that file, under another name or on another file system, and keeps its inode number; one whose content is there as
  * well is a copy. New folders that hold what an old folder held are that folder.
  */
-import { Cursor, type PageSource } from '../../archive/tree/read.ts';
-import { INODE, NAME, TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
+import type { PageSource } from '../../archive/tree/read.ts';
+import type { TreeRoots } from '../../archive/tree/schema.ts';
 import { joinName } from '../../posix/folder.ts';
 import type { Comparison } from '../backup/compare.ts';
-import { forEachName } from '../backup/old-rows.ts';
 import { FIELD, NAME_OP, type Plan, STATE, VOID } from '../backup/plan.ts';
 import type { Tally } from '../backup/tally.ts';
 import type { Folder } from '../backup/walk.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { ContentIndex } from './content-index.ts';
+import { KnownFiles } from './known-files.ts';
 
 export interface ContentMovesOptions {
   plan: Plan;
@@ -61,9 +61,8 @@ interface Group {
 
 class ContentMoves {
   readonly #options: ContentMovesOptions;
-  readonly #inodes: Cursor | null;
-  readonly #versions: Cursor | null;
-  readonly #names: Cursor | null;
+  /** Null in a first backup. */
+  readonly #known: KnownFiles | null;
   /** By record: changes of names that lead to it. */
   #ops: Map<number, number[]> | null = null;
   readonly #copies = new Set<number>();
@@ -74,25 +73,21 @@ class ContentMoves {
   readonly #folders = new Map<number, Buffer>();
 
   constructor(options: ContentMovesOptions) {
-    const { base } = options;
-    const cursor = (name: 'inodes' | 'versions' | 'names') =>
-      base === null ? null : new Cursor(base.source, TREES[name], base.roots[name]);
     this.#options = options;
-    this.#inodes = cursor('inodes');
-    this.#versions = cursor('versions');
-    this.#names = cursor('names');
+    this.#known = options.base === null ? null : new KnownFiles(options.base);
   }
 
   files(fresh: readonly number[]): void {
     const { plan, comparison } = this.#options;
     const { records, contents } = plan;
-    const old = this.#oldContents();
+    const known = this.#known;
+    const old = known?.byContent() ?? null;
     const added = new ContentIndex(fresh.length);
     for (const record of fresh) {
       // Of a frozen set: its size says that it is no known one.
       if (records.get(record, FIELD.content) === 0) continue;
       const id = contents.get(records.get(record, FIELD.content));
-      const holds = (inode: number): boolean => this.#contentOf(inode)?.equals(id) === true;
+      const holds = (inode: number): boolean => known?.contentId(inode)?.equals(id) === true;
       const name = this.#name(record);
       const gone = (inode: number): boolean => !comparison.hasMet(inode) && holds(inode);
       // Of several with this content, the one that had this name.
@@ -106,31 +101,6 @@ class ContentMoves {
       if (twin >= 0 || (old?.find(id, holds) ?? -1) >= 0) this.#copies.add(record);
       if (twin < 0) added.add(id, record);
     }
-  }
-
-  /** The content of every old file, under its id. */
-  #oldContents(): ContentIndex | null {
-    const inodes = this.#inodes;
-    const versions = this.#versions;
-    if (inodes === null || versions === null || versions.root.count === 0) return null;
-    const index = new ContentIndex(versions.root.count);
-    for (let on = versions.seek(0); on; on = versions.next()) {
-      const page = versions.page!;
-      const inode = page.num(VERSION.inode, versions.index);
-      if (!inodes.find(inode)) continue;
-      const row = inodes.index;
-      if (inodes.page!.num(INODE.version, row) !== page.num(VERSION.version, versions.index)) continue;
-      if (inodes.page!.num(INODE.size, row) === 0) continue;
-      index.add(page.slice(VERSION.contentId, versions.index), inode);
-    }
-    return index;
-  }
-
-  #contentOf(inode: number): Buffer | null {
-    const inodes = this.#inodes!;
-    const versions = this.#versions!;
-    if (!inodes.find(inode) || !versions.find(inode, inodes.page!.num(INODE.version, inodes.index))) return null;
-    return versions.page!.slice(VERSION.contentId, versions.index);
   }
 
   /** Built with the first file that is recognised: a first backup of a million files has no use for it. */
@@ -158,34 +128,22 @@ class ContentMoves {
   }
 
   #hadName(inode: number, name: Buffer): boolean {
-    const inodes = this.#inodes!;
-    if (!inodes.find(inode)) return false;
-    const parent = inodes.page!.num(INODE.parent, inodes.index);
-    const names = this.#names!;
-    return names.find(parent, name) && names.page!.num(NAME.inode, names.index) === inode;
+    const row = this.#known!.row(inode);
+    return row !== null && this.#known!.isNamed(inode, row.parent, name);
   }
 
   /** The record is this old inode: its content is the one that it has, its attributes those of the new file. */
   #take(record: number, inode: number): void {
     const { plan, comparison } = this.#options;
     const { records } = plan;
-    const inodes = this.#inodes!;
-    inodes.find(inode);
-    const from = inodes.page!.num(INODE.parent, inodes.index);
-    records.set(record, FIELD.version, inodes.page!.num(INODE.version, inodes.index));
-    const dead = inodes.page!.num(INODE.nlink, inodes.index) === 0;
+    const { parent, version, isGone } = this.#known!.row(inode)!;
+    records.set(record, FIELD.version, version);
     this.#become(record, inode);
-    records.mark(record, dead && this.#hadNameGone(inode, record) ? STATE.returned : STATE.moved);
-    this.#taken.set(record, from);
+    // A deleted file that is back where it was.
+    const isBack = isGone && parent === records.get(record, FIELD.parent);
+    records.mark(record, isBack ? STATE.returned : STATE.moved);
+    this.#taken.set(record, parent);
     comparison.meet(inode);
-  }
-
-  /** A deleted file is back where it was. */
-  #hadNameGone(inode: number, record: number): boolean {
-    const inodes = this.#inodes!;
-    inodes.find(inode);
-    const { records } = this.#options.plan;
-    return inodes.page!.num(INODE.parent, inodes.index) === records.get(record, FIELD.parent);
   }
 
   #become(record: number, inode: number): void {
@@ -212,7 +170,7 @@ class ContentMoves {
       if (!records.is(record, STATE.fresh) || (records.get(record, FIELD.mode) & S_IFMT) !== S_IFDIR) continue;
       const group = groups.get(records.get(record, FIELD.inode));
       const old = group === undefined ? 0 : this.#origin(group);
-      if (old === 0 || comparison.hasMet(old) || !this.#isFolder(old)) continue;
+      if (old === 0 || comparison.hasMet(old) || this.#known!.row(old)?.kind !== S_IFDIR) continue;
       this.#takeFolder(record, old, group!);
     }
   }
@@ -231,26 +189,18 @@ class ContentMoves {
     return 0;
   }
 
-  #isFolder(inode: number): boolean {
-    const inodes = this.#inodes!;
-    return inodes.find(inode) && (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFDIR;
-  }
-
   #takeFolder(record: number, old: number, group: Group): void {
     const { plan, comparison, tally } = this.#options;
     const { records, names } = plan;
-    const inodes = this.#inodes!;
-    inodes.find(old);
-    const from = inodes.page!.num(INODE.parent, inodes.index);
-    const dead = inodes.page!.num(INODE.nlink, inodes.index) === 0;
+    const { parent, isGone } = this.#known!.row(old)!;
     const path = this.#pathOf(group);
     this.#become(record, old);
-    records.mark(record, dead ? STATE.returned : STATE.moved);
-    this.#taken.set(record, from);
+    records.mark(record, isGone ? STATE.returned : STATE.moved);
+    this.#taken.set(record, parent);
     this.#folders.set(record, path);
     comparison.meet(old);
     if (!this.#options.frozen) tally.classes.new.folders--;
-    tally.classified(path, '', { class: dead ? 'returned' : 'moved', mode: S_IFDIR, size: 0 });
+    tally.classified(path, '', { class: isGone ? 'returned' : 'moved', mode: S_IFDIR, size: 0 });
     for (let op = group.first; op < group.end; op++) {
       const child = names.ops.get(op, NAME_OP.record) - 1;
       if (child >= 0) records.set(child, FIELD.parent, old);
@@ -264,8 +214,7 @@ class ContentMoves {
     const { plan, comparison } = this.#options;
     const { names } = plan;
     const { ops, arena } = names;
-    const old: { name: string; inode: number }[] = [];
-    forEachName(this.#names!, folder.inode, (name, inode) => old.push({ name: name(), inode }));
+    const old = this.#known!.namesIn(folder.inode);
     names.parents[group.at] = VOID;
     names.begin(folder.inode);
     let at = 0;
@@ -294,9 +243,7 @@ class ContentMoves {
   }
 
   #isGoneFile(inode: number): boolean {
-    const inodes = this.#inodes!;
-    if (this.#options.comparison.hasMet(inode) || !inodes.find(inode)) return false;
-    return (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFREG;
+    return !this.#options.comparison.hasMet(inode) && this.#known!.row(inode)?.kind === S_IFREG;
   }
 
   #pathOf({ first, end }: Group): Buffer {
@@ -354,11 +301,7 @@ class ContentMoves {
   /** True for a file under its old name in its old folder, which may itself have moved. */
   #isWhereItWas(record: number): boolean {
     const { records } = this.#options.plan;
-    const names = this.#names!;
-    const inode = records.get(record, FIELD.inode);
-    return (
-      names.find(records.get(record, FIELD.parent), this.#name(record)) &&
-      names.page!.num(NAME.inode, names.index) === inode
-    );
+    const folder = records.get(record, FIELD.parent);
+    return this.#known!.isNamed(records.get(record, FIELD.inode), folder, this.#name(record));
   }
 }
