@@ -146,6 +146,8 @@ export const INCOMPATIBLE_FEATURES = [
   'parity frames',
   'a second whole-archive copy',
 ] as const;
+/** Compatible flag: the archive holds heads of media files, and is kept where it can be read at once. */
+export const COMPATIBLE_HEADS = 1;
 /** An age file around a key: about 200 bytes for each X25519 recipient, 1.8 KB for each post-quantum one. */
 export const MAX_ENVELOPE = 60 * 1024;
 
@@ -175,6 +177,8 @@ export const MAX_RECORD_CONTENT = 64 * 1024 * 1024;
 export const CHUNK_MIN = 128 * 1024;
 export const CHUNK_AVG = 512 * 1024;
 export const CHUNK_MAX = 2 * 1024 * 1024;
+/** The first chunk of a media file ends here. */
+export const MEDIA_HEAD = 128 * 1024;
 
 /* ---- Trees ----------------------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@ import { blake3 } from './crypto/blake3.ts';
 import {
   ARCHIVE_ID_SIZE,
   type ArchiveKind,
+  COMPATIBLE_HEADS,
   FORMAT_VERSION,
   HASH_SIZE,
   INCOMPATIBLE_FEATURES,
@@ -107,6 +108,11 @@ export function parseHeader(frame: Uint8Array): ArchiveHeader {
     headerHash: blake3(own),
     frame: own,
   };
+}
+
+/** Whether an archive is to be kept where it can be read at once, whatever becomes of others. */
+export function holdsHeads({ flags }: Pick<ArchiveHeader, 'flags'>): boolean {
+  return (flags.compatible & COMPATIBLE_HEADS) !== 0;
 }
 
 function isFlags(value: unknown): value is number {

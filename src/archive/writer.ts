@@ -16,7 +16,7 @@ import {
   MAX_STREAM,
 } from './format.ts';
 import { blockHash, parseOuterHeader, type SealContext, sealFrame } from './frame.ts';
-import { buildHeader, parseHeader } from './header.ts';
+import { type ArchiveFlags, buildHeader, parseHeader } from './header.ts';
 import { deriveArchiveKeys } from './keys.ts';
 import { MerkleTree } from './merkle.ts';
 import { type ScanResult, streamFrames } from './scan.ts';
@@ -58,6 +58,8 @@ export interface WriterOptions {
   id?: Uint8Array;
   /** For the frames that the writer seals itself. */
   codec?: CodecSpec;
+  /** Default: none is set. */
+  flags?: ArchiveFlags;
 }
 
 export interface FinishOptions {
@@ -113,8 +115,9 @@ export class ArchiveWriter {
 
   /** A new archive; nothing is written before `begin`. */
   static create(options: WriterOptions): ArchiveWriter {
-    const { id = randomBytes(ARCHIVE_ID_SIZE), kind, repositoryId, envelope, key } = options;
-    return new ArchiveWriter(options, buildHeader({ id, kind, repositoryId, envelope, key }));
+    const { id = randomBytes(ARCHIVE_ID_SIZE), kind, repositoryId, envelope, key, flags } = options;
+    const more = flags === undefined ? {} : { flags };
+    return new ArchiveWriter(options, buildHeader({ id, kind, repositoryId, envelope, key, ...more }));
   }
 
   /**

@@ -382,9 +382,14 @@ export class Repository {
     this.#keep();
   }
 
+  /** Where new data archives go; undefined: the store's own class. */
+  get storageClass(): string | undefined {
+    return this.#storageClass ?? this.config.keeping?.storageClass;
+  }
+
   #keep(): void {
     const { keeping = {} } = this.config;
-    this.store.keep({ ...keeping, storageClass: this.#storageClass ?? keeping.storageClass });
+    this.store.keep({ ...keeping, storageClass: this.storageClass });
   }
 
   #setConfig(config: Config): void {

@@ -1,8 +1,16 @@
 import type { RozenError } from '../errors.ts';
-import type { Keeping, ObjectInfo, ObjectStore, Unfinished } from './object-store.ts';
+import type {
+  ColdState,
+  Keeping,
+  ObjectInfo,
+  ObjectStore,
+  PutFileOptions,
+  ThawTier,
+  Unfinished,
+} from './object-store.ts';
 
 export interface StoreCall {
-  operation: 'get' | 'getRange' | 'getSuffix' | 'put' | 'putFile' | 'stat' | 'list' | 'delete';
+  operation: 'get' | 'getRange' | 'getSuffix' | 'put' | 'putFile' | 'stat' | 'coldState' | 'thaw' | 'list' | 'delete';
   name: string;
   /** Bytes that came back or went out; 0 for the rest. */
   bytes: number;
@@ -65,14 +73,24 @@ export class CountingStore implements ObjectStore {
     await this.inner.put(name, bytes);
   }
 
-  async putFile(name: string, path: string, signal?: AbortSignal): Promise<void> {
+  async putFile(name: string, path: string, options?: PutFileOptions): Promise<void> {
     this.#note('putFile', name);
-    await this.inner.putFile(name, path, signal);
+    await this.inner.putFile(name, path, options);
   }
 
   async stat(name: string): Promise<{ size: number; modified: number } | null> {
     this.#note('stat', name);
     return this.inner.stat(name);
+  }
+
+  async coldState(name: string): Promise<ColdState | null> {
+    this.#note('coldState', name);
+    return this.inner.coldState(name);
+  }
+
+  async thaw(name: string, request: { tier: ThawTier; days: number }): Promise<void> {
+    this.#note('thaw', name);
+    await this.inner.thaw(name, request);
   }
 
   list(prefix: string, options?: { after?: string }): AsyncIterable<ObjectInfo> {

@@ -5,6 +5,7 @@ import { fileSize } from './file-size.ts';
 import { publishByLink, publishByRename, syncFolder } from './local-publish.ts';
 import { isAbandoned, processScope, sweepStaging, TMP_FOLDER, temporaryName } from './local-staging.ts';
 import {
+  type ColdState,
   checkObjectName,
   DEFAULT_GET_LIMIT,
   isObjectName,
@@ -128,6 +129,16 @@ export class LocalStore implements ObjectStore {
         await unlink(staged).catch(() => {});
       }
     });
+  }
+
+  async coldState(name: string): Promise<ColdState | null> {
+    const info = await this.stat(name);
+    return info === null ? null : { ...info, storageClass: null, state: 'hot', until: null };
+  }
+
+  async thaw(name: string): Promise<void> {
+    checkObjectName(name);
+    throw new RozenError('unsupported', `${this.location}: nothing is ever frozen in a folder`);
   }
 
   async *list(prefix: string, options: { after?: string } = {}): AsyncIterable<ObjectInfo> {

@@ -6,6 +6,31 @@ export interface ObjectInfo {
   size: number;
   /** Last change by the store's clock, milliseconds since 1970. */
   modified: number;
+  /** Where the store has classes. */
+  storageClass?: string;
+}
+
+/**
+ * hot      can be read now
+ * frozen   must be thawed before it can be read
+ * thawing  was asked for, and is not there yet
+ */
+export type Warmth = 'hot' | 'frozen' | 'thawing';
+
+/** How soon a store brings back what is frozen; what that costs depends on it. */
+export const THAW_TIERS = ['standard', 'bulk', 'expedited'] as const;
+export type ThawTier = (typeof THAW_TIERS)[number];
+
+/** Of one object: its class, and whether it can be read. */
+export interface ColdState {
+  /** Bytes. */
+  size: number;
+  modified: number;
+  /** Null where the store has no classes. */
+  storageClass: string | null;
+  state: Warmth;
+  /** Of a copy that was thawed: until when it can be read, milliseconds since 1970. Null for all else. */
+  until: number | null;
 }
 
 /** How a repository wants its objects to be kept. */
@@ -24,6 +49,13 @@ export interface Unfinished {
   bytes: number;
   /** Last sign of life, milliseconds since 1970. */
   active: number;
+}
+
+export interface PutFileOptions {
+  /** 'interrupted' soon after this where the upload takes long; the next call with the same file goes on. */
+  signal?: AbortSignal | undefined;
+  /** In the store's own class, whatever `keep` says of data archives: it is to be read at once, always. */
+  hot?: boolean | undefined;
 }
 
 /** `get` refuses larger objects unless the caller allows them: a hostile store must not choose our memory use. */
@@ -52,11 +84,18 @@ export interface ObjectStore {
   put(name: string, bytes: Uint8Array): Promise<void>;
   /**
    * Creates the object from a local file that nobody writes to any more. May consume the file (afterwards it may be gone
-   * or share its bytes with the object, so the caller only ever removes it, ignoring ENOENT). 'interrupted' soon after
-   * `signal` where that takes long; the next call with the same file goes on.
+   * or share its bytes with the object, so the caller only ever removes it, ignoring ENOENT).
    */
-  putFile(name: string, path: string, signal?: AbortSignal): Promise<void>;
+  putFile(name: string, path: string, options?: PutFileOptions): Promise<void>;
   stat(name: string): Promise<{ size: number; modified: number } | null>;
+  /** As `stat`, and whether the object can be read now; null when there is none. */
+  coldState(name: string): Promise<ColdState | null>;
+  /**
+   * Asks for a copy of a frozen object that can be read for so many days. It comes later: `coldState` tells when. No error when that
+   * was asked for before; a copy that is there stays for so many days from now. 'unsupported' when the object is
+   * of no class that is ever frozen.
+   */
+  thaw(name: string, request: { tier: ThawTier; days: number }): Promise<void>;
   /** Objects whose name begins with `prefix`, in byte order of their names, from the first one greater than `after`. Lazy. */
   list(prefix: string, options?: { after?: string }): AsyncIterable<ObjectInfo>;
   /** Removes the object; no error when there is none. */

@@ -1,7 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { RozenError } from '../errors.ts';
 import { fileSize } from './file-size.ts';
-import type { Keeping, ObjectInfo, ObjectStore, Unfinished } from './object-store.ts';
+import type {
+  ColdState,
+  Keeping,
+  ObjectInfo,
+  ObjectStore,
+  PutFileOptions,
+  ThawTier,
+  Unfinished,
+} from './object-store.ts';
 
 export interface RetryOptions {
   /** Calls in all, the first included. */
@@ -95,12 +103,12 @@ export class RetryStore implements ObjectStore {
   }
 
   /** A repeated `putFile` trusts size alone: its names hold random ids, so nobody else writes them. */
-  putFile(name: string, path: string, signal?: AbortSignal): Promise<void> {
+  putFile(name: string, path: string, options?: PutFileOptions): Promise<void> {
     let size: number | null = null;
     return this.#repeat(name, async (attempt) => {
       size ??= await fileSize(path);
       try {
-        await this.inner.putFile(name, path, signal);
+        await this.inner.putFile(name, path, options);
       } catch (error) {
         if (attempt === 1 || !isExists(error)) throw error;
         if ((await this.inner.stat(name))?.size !== size) throw error;
@@ -111,6 +119,15 @@ export class RetryStore implements ObjectStore {
 
   stat(name: string): Promise<{ size: number; modified: number } | null> {
     return this.#repeat(name, () => this.inner.stat(name));
+  }
+
+  coldState(name: string): Promise<ColdState | null> {
+    return this.#repeat(name, () => this.inner.coldState(name));
+  }
+
+  /** A request whose answer was lost is made again: the second one finds that it was asked for before. */
+  thaw(name: string, request: { tier: ThawTier; days: number }): Promise<void> {
+    return this.#repeat(name, () => this.inner.thaw(name, request));
   }
 
   /** A listing that breaks off goes on after the last name that came. */

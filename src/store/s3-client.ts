@@ -17,9 +17,11 @@ import {
   ListPartsCommand,
   PutObjectCommand,
   PutObjectRetentionCommand,
+  RestoreObjectCommand,
   S3Client,
   type S3ClientConfig,
   type StorageClass,
+  type Tier,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import type { S3Place } from './s3-place.ts';
@@ -54,11 +56,15 @@ interface S3Upload {
   started: number;
 }
 
-interface S3Head {
+export interface S3Head {
   size: number;
   modified: number;
   /** Until when nobody can delete it, milliseconds since 1970; null without such a lock. */
   lockedUntil: number | null;
+  /** Undefined: the bucket's standard one. */
+  storageClass: string | undefined;
+  /** What the server says of a thawed copy, in its words. */
+  restore: string | undefined;
 }
 
 /** Options of an object when it is made. */
@@ -78,9 +84,11 @@ export interface S3Api {
   put(key: string, body: Uint8Array, options?: S3PutOptions): Promise<void>;
   /** Nobody can delete the object until then, whatever he may do otherwise (COMPLIANCE). */
   lock(key: string, until: Date): Promise<void>;
+  /** Asks for a copy of an archived object. */
+  restore(key: string, request: { days: number; tier: string }): Promise<void>;
   delete(key: string): Promise<void>;
   list(options: { prefix: string; after?: string | undefined; token?: string | undefined }): Promise<{
-    objects: { key: string; size: number; modified: number }[];
+    objects: { key: string; size: number; modified: number; storageClass: string | undefined }[];
     next: string | undefined;
   }>;
   beginUpload(key: string, options?: S3PutOptions): Promise<string>;
@@ -137,10 +145,13 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
     async head(Key) {
       const answer = await client.send(new HeadObjectCommand({ Bucket, Key }), limit());
       const { ContentLength = Number.NaN, LastModified, ObjectLockMode, ObjectLockRetainUntilDate } = answer;
+      const { StorageClass, Restore } = answer;
       return {
         size: ContentLength,
         modified: LastModified?.getTime() ?? Number.NaN,
         lockedUntil: ObjectLockMode === 'COMPLIANCE' ? (ObjectLockRetainUntilDate?.getTime() ?? null) : null,
+        storageClass: StorageClass,
+        restore: Restore,
       };
     },
     async put(Key, Body, options) {
@@ -149,16 +160,21 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
       const input = { Bucket, Key, Body, ContentMD5, IfNoneMatch: '*', ...classOf(options) };
       await client.send(new PutObjectCommand(input), limit(Body.length));
     },
+    async restore(Key, { days: Days, tier }) {
+      const RestoreRequest = { Days, GlacierJobParameters: { Tier: tier as Tier } };
+      await client.send(new RestoreObjectCommand({ Bucket, Key, RestoreRequest }), limit());
+    },
     async delete(Key) {
       await client.send(new DeleteObjectCommand({ Bucket, Key }), limit());
     },
     async list({ prefix, after, token }) {
       const input = { Bucket, Prefix: prefix, StartAfter: after, ContinuationToken: token };
       const page = await client.send(new ListObjectsV2Command(input), limit());
-      const objects = (page.Contents ?? []).map(({ Key = '', Size, LastModified }) => ({
+      const objects = (page.Contents ?? []).map(({ Key = '', Size, LastModified, StorageClass }) => ({
         key: Key,
         size: Size ?? Number.NaN,
         modified: LastModified?.getTime() ?? Number.NaN,
+        storageClass: StorageClass,
       }));
       return { objects, next: page.IsTruncated ? (page.NextContinuationToken ?? '') : undefined };
     },

@@ -94,9 +94,11 @@ export function translateS3Error(error: unknown, subject: S3Subject): RozenError
       return objectExists(location, name);
     case 'InvalidObjectState':
       return new RozenError('frozen', `${where} lies in cold storage`, {
-        hint: 'it must be restored at the store before it can be read',
+        hint: 'bring it back with `rozen thaw SNAPSHOT:PATH`',
         cause,
       });
+    case 'GlacierExpeditedRetrievalNotAvailable':
+      return fail(`${where}: the store has no room for expedited thawing now`, 'use --tier standard, or try later');
     case 'InvalidAccessKeyId':
       return fail(`${location}: the server does not know this access key`, CREDENTIALS);
     case 'SignatureDoesNotMatch':

@@ -14,12 +14,8 @@ import { repeat } from './retry.ts';
 import type { S3Api, S3Part, S3PutOptions } from './s3-client.ts';
 import { isUploadGone, s3Status } from './s3-errors.ts';
 import { forgetUpload, recallUpload, rememberUpload } from './s3-journal.ts';
+import { MIN_PART, partSize } from './s3-parts.ts';
 
-const MIB = 1024 * 1024;
-/** S3 wants 5 MiB at least; many small requests cost more than they save. */
-const MIN_PART = 16 * MIB;
-/** S3 allows 10,000 parts. Fewer and larger ones for large archives: 8 GiB travel in parts of 32 MiB. */
-const MANY_PARTS = 256;
 /** Parts under way at once, each in memory. */
 const PARTS_AT_ONCE = 4;
 /** A server that is started anew in the meantime is waited for: about half a minute. */
@@ -42,12 +38,6 @@ export interface UploadTask {
   /** A create in one request. */
   put(bytes: Buffer): Promise<void>;
   stat(): Promise<{ size: number } | null>;
-}
-
-function partSize(size: number): number {
-  let part = MIN_PART;
-  while (size > part * MANY_PARTS) part *= 2;
-  return part;
 }
 
 /**

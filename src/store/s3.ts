@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream';
 import { RozenError } from '../errors.ts';
 import { fileSize } from './file-size.ts';
 import {
+  type ColdState,
   checkObjectName,
   DEFAULT_GET_LIMIT,
   isObjectName,
@@ -12,9 +13,12 @@ import {
   objectNotFound,
   objectTooLarge,
   objectTooShort,
+  type PutFileOptions,
+  type ThawTier,
   type Unfinished,
 } from './object-store.ts';
-import type { S3Answer, S3Api, S3PutOptions } from './s3-client.ts';
+import type { S3Answer, S3Api, S3Head, S3PutOptions } from './s3-client.ts';
+import { coldStateOf, TIER_NAMES } from './s3-cold.ts';
 import { isClockWrong, isUnreachable, isUploadGone, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
 import { forgetUpload } from './s3-journal.ts';
 import { lockObject, lockObjects } from './s3-lock.ts';
@@ -132,6 +136,26 @@ export class S3Store implements ObjectStore {
   }
 
   async stat(name: string): Promise<{ size: number; modified: number } | null> {
+    return this.#head(name);
+  }
+
+  async coldState(name: string): Promise<ColdState | null> {
+    const head = await this.#head(name);
+    return head === null ? null : coldStateOf(head, Date.now());
+  }
+
+  async thaw(name: string, { tier, days }: { tier: ThawTier; days: number }): Promise<void> {
+    checkObjectName(name);
+    await this.#call(name, (api, key) =>
+      api.restore(key, { tier: TIER_NAMES[tier], days }).catch((error) => {
+        if (s3ErrorName(error) === 'RestoreAlreadyInProgress') return;
+        if (s3ErrorName(error) !== 'InvalidObjectState') throw error;
+        throw new RozenError('unsupported', `${this.location}/${name}: it is not frozen`);
+      }),
+    );
+  }
+
+  async #head(name: string): Promise<S3Head | null> {
     checkObjectName(name);
     return this.#call(name, async (api, key) => {
       try {
@@ -147,12 +171,16 @@ export class S3Store implements ObjectStore {
     });
   }
 
-  async put(name: string, bytes: Uint8Array): Promise<void> {
+  put(name: string, bytes: Uint8Array): Promise<void> {
+    return this.#put(name, bytes, this.#optionsOf(name));
+  }
+
+  async #put(name: string, bytes: Uint8Array, options: S3PutOptions): Promise<void> {
     checkObjectName(name);
     await this.#call(name, async (api, key) => {
       for (let attempt = 1; ; attempt++) {
         try {
-          await api.put(key, bytes, this.#optionsOf(name));
+          await api.put(key, bytes, options);
           break;
         } catch (error) {
           // Two creates at once: this one was refused, and the next try shows whether the other one won.
@@ -164,7 +192,7 @@ export class S3Store implements ObjectStore {
   }
 
   /** In parts when it is large; goes on with an upload that a killed process has left. The file stays. */
-  async putFile(name: string, path: string, signal?: AbortSignal): Promise<void> {
+  async putFile(name: string, path: string, { signal, hot = false }: PutFileOptions = {}): Promise<void> {
     checkObjectName(name);
     const size = await fileSize(path);
     if ((await this.stat(name)) !== null) {
@@ -177,11 +205,11 @@ export class S3Store implements ObjectStore {
         key,
         path,
         size,
-        options: this.#optionsOf(name),
+        options: hot ? {} : this.#optionsOf(name),
         signal,
         lock: this.#keeping.lockDays !== undefined,
         translate: (error) => this.#translate(error, name),
-        put: (bytes) => this.put(name, bytes),
+        put: (bytes) => this.#put(name, bytes, hot ? {} : this.#optionsOf(name)),
         stat: () => this.stat(name),
       });
       if (inParts) await this.#lock(api, key);
@@ -196,7 +224,7 @@ export class S3Store implements ObjectStore {
     do {
       const after = token === undefined && last !== '' ? root + last : undefined;
       const page = await this.#call('', (api) => api.list({ prefix: root + prefix, after, token }));
-      for (const { key, size, modified } of page.objects) {
+      for (const { key, size, modified, storageClass } of page.objects) {
         const name = key.slice(root.length);
         if (!key.startsWith(root + prefix) || !Number.isSafeInteger(size))
           throw this.#nonsense(prefix, 'lists nonsense');
@@ -207,7 +235,7 @@ export class S3Store implements ObjectStore {
           throw this.#nonsense(prefix, 'lists out of order');
         }
         last = name;
-        yield { name, size, modified };
+        yield { name, size, modified, ...(storageClass === undefined ? {} : { storageClass }) };
       }
       if (page.next === '' || (page.next !== undefined && page.next === token))
         throw this.#nonsense(prefix, 'breaks a list off');

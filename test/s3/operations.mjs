@@ -124,8 +124,14 @@ const OPERATIONS = {
     return { status: 200 };
   },
 
-  RestoreObject({ objects, bucket, key, body, restoreMs }) {
+  RestoreObject({ objects, bucket, key, body, restoreMs, thawRefusal }) {
+    if (thawRefusal !== null)
+      throw new S3Error(503, thawRefusal, 'Glacier expedited retrievals are currently not available');
     const days = Number(tag('Days', body));
+    const tier = tag('Tier', body) ?? 'Standard';
+    if (!['Standard', 'Bulk', 'Expedited'].includes(tier)) throw new S3Error(400, 'MalformedXML', `no tier ${tier}`);
+    if (tier === 'Expedited' && objects.version(bucket, key).storageClass === 'DEEP_ARCHIVE')
+      throw new S3Error(400, 'InvalidArgument', 'Retrieval option is not supported by this storage class');
     if (!(days >= 1)) throw new S3Error(400, 'MalformedXML', 'Days is missing');
     const again = objects.thaw(bucket, key, { days, readyAt: objects.clock() + restoreMs });
     return { status: again ? 200 : 202 };

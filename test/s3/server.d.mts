@@ -52,6 +52,7 @@ export interface S3Server {
   readonly port: number;
   latency: number;
   restoreMs: number;
+  thawRefusal: string | null;
   skew: number;
   region: string;
   requests: {

@@ -50,6 +50,8 @@ class S3Server {
     /** Milliseconds before each request is looked at. */
     this.latency = latency;
     this.restoreMs = restoreMs;
+    /** Code of the error that RestoreObject answers with; null when it works. */
+    this.thawRefusal = null;
     /** The server's clock is so many milliseconds ahead. */
     this.skew = 0;
     /** {operation, key, status, range, bytes} of every request. */
@@ -108,6 +110,7 @@ class S3Server {
       query: url.searchParams,
       objects: this.objects,
       restoreMs: this.restoreMs,
+      thawRefusal: this.thawRefusal,
     };
     asked.operation = operationOf(asked);
     const note = { operation: asked.operation, key: asked.key, status: 0, range: request.headers.range, bytes: 0 };

@@ -139,7 +139,7 @@ test('an upload that is stopped goes on later', async () => {
   await store.prepare();
   const stop = new AbortController();
   server.faults = [{ kind: 'stall', operation: 'UploadPart', match: ({ query }) => query.get('partNumber') === '2' }];
-  const upload = store.putFile('a', large, stop.signal);
+  const upload = store.putFile('a', large, { signal: stop.signal });
   const stopped = expectCode(upload, 'interrupted');
   while ([...server.objects.uploads.values()][0]?.parts.length !== 1) await new Promise((next) => setTimeout(next, 5));
   stop.abort();

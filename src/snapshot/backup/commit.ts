@@ -68,7 +68,7 @@ export async function commitSnapshot(options: CommitOptions): Promise<Committed>
     const { id, size, headerHash, merkleRoot } = written.archive;
     const tree: SnapshotTree = { id, size, row, headerHash, merkleRoot, envelope };
     file.sync();
-    await repository.store.putFile(treeName(id), file.path, options.signal);
+    await repository.store.putFile(treeName(id), file.path, { signal: options.signal });
     await retainArchives(repository, {
       old: old === null ? null : { source: options.source, root: old.roots.archives },
       added: [...archivesAdded(options).map(({ archive }) => archive), { id, kind: KIND_TREE }],

@@ -13,6 +13,7 @@ import { LinkIds } from '../../archive/records.ts';
 import { RozenError } from '../../errors.ts';
 import type { Repository } from '../../repository/repository.ts';
 import type { Secrets } from '../../repository/secrets.ts';
+import { isFrozenClass } from '../../store/storage-class.ts';
 import { answer, answerLost, answerRead } from './answer.ts';
 import { type Batch, describe, type Entry, entriesOf, Pending, type Unit } from './batches.ts';
 import { type Destination, deliver, deliverRecovered, withoutIndex } from './deliver.ts';
@@ -72,8 +73,9 @@ export class DataWriter implements DataStore, LayoutHost {
   #flushing = false;
   #nudge: NodeJS.Immediate | null = null;
   #readyWaiters: { resolve(): void; reject(error: Error): void }[] = [];
-  /** packFor found none: the next `provide` makes one. */
-  #packMissing = false;
+  /** packFor or headPackFor found none: the next `provide` makes one. */
+  #missing: 'pack' | 'heads' | null = null;
+  readonly separateHeads: boolean;
   #failure: Error | null = null;
   /** `finish` takes no more files; `done` means that nothing can fail any more. */
   #state: 'open' | 'finishing' | 'done' = 'open';
@@ -86,6 +88,7 @@ export class DataWriter implements DataStore, LayoutHost {
     this.#repository = repository;
     this.#index = index;
     this.#packs = new Packs(options);
+    this.separateHeads = options.separateHeads ?? isFrozenClass(repository.storageClass);
     this.#signal = signal;
     this.#emptyId = keyedBlake3(secrets.contentIdKey, Buffer.alloc(0));
     this.#failed = new Promise((_, reject) => {
@@ -270,6 +273,7 @@ export class DataWriter implements DataStore, LayoutHost {
         else {
           const size = slab.files[row + FILE.actualSize]!;
           const layout = new FileLayout(this, entry.file, { size, link: this.#links.next() });
+          layout.media = slab.files[row + FILE.media] === 1;
           const at = layout.place(slab, chunk, end);
           if (at < end) await this.#placeAll(layout, slab, at, end);
           const contentId = Buffer.from(slab.contentIds.subarray(done * HASH_SIZE, (done + 1) * HASH_SIZE));
@@ -315,6 +319,7 @@ export class DataWriter implements DataStore, LayoutHost {
         reading = session.piece(other);
         reading.catch(() => {});
       }
+      layout.media = slab.files[FILE.media] === 1;
       await this.#placeAll(layout, slab, 0, slab.files[FILE.chunkEnd]!);
       if (status === STATUS.more) {
         [current, other] = [other, current];
@@ -343,19 +348,29 @@ export class DataWriter implements DataStore, LayoutHost {
   /** Gives a layout what it waits for: a pack, free slots. */
   async #provide(layout: FileLayout): Promise<void> {
     if (this.#failure !== null) throw this.#failure;
-    if (this.#packMissing) {
-      this.#packMissing = false;
+    if (this.#missing === 'heads') {
+      this.#missing = null;
+      const full = this.#packs.heads;
+      if (full !== undefined) this.#retire(full);
+      await this.#openPack({ own: false, heads: true });
+    } else if (this.#missing === 'pack') {
+      this.#missing = null;
       const own = this.#packs.wantsOwn(layout);
       const surplus = own ? undefined : this.#packs.surplus();
       if (surplus !== undefined) this.#retire(surplus);
-      while (this.#storing.size >= STORING) await Promise.race([this.#failed, ...this.#storing]);
-      const pack = await Pack.create(this.#environment, { number: this.#index.reserve(), own });
-      this.#packs.add(pack);
+      const pack = await this.#openPack({ own, heads: false });
       // The new chunk that asked for it will begin it, so that nothing more comes to the one before.
       const left = layout.moveTo(pack);
       if (left?.own === true) this.#retire(left);
     }
     await this.#usePool().slotsFree(SLOTS_WANTED);
+  }
+
+  async #openPack(kind: { own: boolean; heads: boolean }): Promise<Pack> {
+    while (this.#storing.size >= STORING) await Promise.race([this.#failed, ...this.#storing]);
+    const pack = await Pack.create(this.#environment, { number: this.#index.reserve(), ...kind });
+    this.#packs.add(pack);
+    return pack;
   }
 
   #settle(
@@ -381,7 +396,13 @@ export class DataWriter implements DataStore, LayoutHost {
 
   packFor(layout: FileLayout, bytes: number, chunks: number): Pack | null {
     const pack = this.#packs.packFor(layout, bytes, chunks);
-    this.#packMissing = pack === null;
+    if (pack === null) this.#missing = 'pack';
+    return pack;
+  }
+
+  headPackFor(bytes: number): Pack | null {
+    const pack = this.#packs.headPackFor(bytes);
+    if (pack === null) this.#missing = 'heads';
     return pack;
   }
 
@@ -405,7 +426,7 @@ export class DataWriter implements DataStore, LayoutHost {
   async #bring(pack: Pack): Promise<void> {
     const { archive, spool } = await Promise.race([pack.finish(), this.#failed]);
     const { id, size, hotIndex } = archive;
-    await deliver(this.#destination, spool, { id, size, hotIndex: hotIndex! });
+    await deliver(this.#destination, spool, { id, size, hotIndex: hotIndex!, hot: pack.heads });
     this.#index.add(pack.number, archive, pack.chunks);
     this.#packs.forget(pack);
     spool.remove();

@@ -15,17 +15,18 @@ export interface Destination {
 
 /**
  * Stores a sealed archive and its hot index; returns when the store has acknowledged both. The spool's files stay until
- * the caller has entered the archive into the index and removes them.
+ * the caller has entered the archive into the index and removes them. `hot`: it stays out of a cold storage class.
  */
 export async function deliver(
   { repository, signal }: Destination,
   spool: Spool,
-  sealed: { id: Buffer; size: number; hotIndex: Buffer },
+  sealed: { id: Buffer; size: number; hotIndex: Buffer; hot: boolean },
 ): Promise<void> {
   await spool.seal(sealed.hotIndex);
   const name = dataName(sealed.id);
+  const { hot } = sealed;
   try {
-    await repository.store.putFile(name, spool.path, signal);
+    await repository.store.putFile(name, spool.path, { signal, hot });
   } catch (error) {
     await allowExisting(repository, name, sealed.size, error);
   }
@@ -66,10 +67,10 @@ export async function deliverRecovered(
     from.remove();
     return number;
   }
-  const { spool } = from;
+  const { spool, heads } = from;
   const hotIndex = await hotIndexObject(spool);
   const { id } = spool.state;
-  await deliver(to, spool, { id, size: from.sealed, hotIndex });
+  await deliver(to, spool, { id, size: from.sealed, hotIndex, hot: heads });
   const number = await index.enter(indexName(id), hotIndex);
   spool.remove();
   return number;

@@ -40,6 +40,10 @@ export interface LayoutHost {
   lookup(slab: Slab, chunk: number): Lookup;
   /** An open pack that takes `bytes` more of this file in `chunks` chunks; null when one must be made first. */
   packFor(layout: FileLayout, bytes: number, chunks: number): Pack | null;
+  /** The open pack for heads of media files; null when one must be made first. */
+  headPackFor(bytes: number): Pack | null;
+  /** Whether such heads go to packs of their own. */
+  readonly separateHeads: boolean;
   readonly freeSlots: number;
 }
 
@@ -49,12 +53,17 @@ export class FileLayout {
   readonly size: number;
   readonly extents: StoredExtent[] = [];
   newBytes = 0;
-  /** Chunks that were known already. */
+  /** Chunks that were known already, but for the head of a media file. */
   duplicates = 0;
+  /** Its first chunk is the head of a media file; known when the first chunks are there. */
+  media = false;
   /** The archive of the last chunk, laid or found; HOLE before the first. */
   lastArchive = HOLE;
-  /** Where its records go; null before its first new chunk. */
+  /** Where its records go; null before its first new chunk, but for a head. */
   pack: Pack | null = null;
+  #headPack: Pack | null = null;
+  /** Of a head that lies apart; 0 without one. */
+  #headEnd = 0;
   readonly #host: LayoutHost;
   readonly #link: Uint8Array;
   /** The pack that holds its FHDR and all since then. */
@@ -89,15 +98,17 @@ export class FileLayout {
       const length = chunks[row + CHUNK.length]!;
       if (offset > this.#position) this.#addHole(offset - this.#position);
       const found = this.#host.lookup(slab, at);
+      const isHead = this.media && offset === 0;
       if (found.archive !== HOLE) {
         this.#plain = false;
-        this.duplicates++;
+        if (!isHead) this.duplicates++;
         this.#note({ id: idOf(slab, at), ordinal: found.ordinal, length });
         this.#addExtent(found.archive, found.streamOffset, length);
         at++;
       } else {
-        const run = this.#newRun(slab, at, to, found.ordinal);
-        if (!this.#placeRun(slab, at, run)) return at;
+        const apart = isHead && this.#host.separateHeads;
+        const run = this.#newRun(slab, at, apart ? at + 1 : to, found.ordinal);
+        if (!(apart ? this.#placeHead(slab, at, run) : this.#placeRun(slab, at, run))) return at;
         at += run.length;
       }
     }
@@ -109,7 +120,7 @@ export class FileLayout {
    */
   finish(size: number, contentId: Uint8Array): boolean {
     if (size > this.#position) this.#addHole(size - this.#position);
-    const { pack } = this;
+    const pack = this.pack ?? this.#headPack;
     if (pack === null) return true;
     if (!this.#writeFullTallies(pack)) return false;
     if (this.#host.freeSlots < pack.slotsFor(TALLY_PART_BYTES)) return false;
@@ -159,17 +170,37 @@ export class FileLayout {
   }
 
   #placeRun(slab: Slab, from: number, run: ChunkEntry[]): boolean {
-    const start = slab.chunks[from * CHUNK_WIDTH + CHUNK.at]!;
-    const length = run.reduce((sum, chunk) => sum + chunk.length, 0);
+    const length = lengthOf(run);
     const headSize = contentRecordSize(run.length);
     // Two blocks for padding, one for FHDR.
     const bytes = headSize + length + 3 * BLOCK_SIZE;
     const pack = this.#host.packFor(this, bytes, run.length);
     if (pack === null || this.#host.freeSlots < pack.slotsFor(bytes)) return false;
     this.#begin(pack);
-    if (this.size >= ALIGN_FROM && (length >= ALIGN_RUN || this.#position === 0)) {
+    this.pack = pack;
+    if (this.size >= ALIGN_FROM && (length >= ALIGN_RUN || this.#position <= this.#headEnd)) {
       pack.putRecord(padRecord(pack.position, BLOCK_SIZE + headSize - (this.#position % BLOCK_SIZE)));
     }
+    this.#putRun(pack, slab, from, run);
+    return true;
+  }
+
+  /** Heads lie side by side, without padding: two of them share a block. */
+  #placeHead(slab: Slab, from: number, run: ChunkEntry[]): boolean {
+    const length = lengthOf(run);
+    const bytes = contentRecordSize(run.length) + length + BLOCK_SIZE;
+    const pack = this.#host.headPackFor(bytes);
+    if (pack === null || this.#host.freeSlots < pack.slotsFor(bytes)) return false;
+    this.#headPack = pack;
+    this.#headEnd = length;
+    this.#begin(pack);
+    this.#putRun(pack, slab, from, run);
+    return true;
+  }
+
+  #putRun(pack: Pack, slab: Slab, from: number, run: ChunkEntry[]): void {
+    const start = slab.chunks[from * CHUNK_WIDTH + CHUNK.at]!;
+    const length = lengthOf(run);
     pack.putRecord(contentRecord(this.#link, run));
     const first = this.#position;
     for (const chunk of run) {
@@ -180,14 +211,12 @@ export class FileLayout {
     }
     pack.put(slab.data.subarray(start, start + length), this.size >= ALIGN_FROM);
     this.newBytes += length;
-    return true;
   }
 
   #begin(pack: Pack): void {
     if (this.#begunIn === pack) return;
     if (this.#begunIn !== null) this.#plain = false;
     this.#begunIn = pack;
-    this.pack = pack;
     const { folder, name } = this.file;
     pack.putRecord(fileHeaderRecord({ link: this.#link, size: this.size, folder, name }));
   }
@@ -226,6 +255,10 @@ export class FileLayout {
     this.#position += length;
     this.lastArchive = archive;
   }
+}
+
+function lengthOf(run: readonly ChunkEntry[]): number {
+  return run.reduce((sum, chunk) => sum + chunk.length, 0);
 }
 
 /** A copy: the slab is used again before the tally is written. */

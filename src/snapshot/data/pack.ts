@@ -4,7 +4,15 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { CodecSpec } from '../../archive/codec/index.ts';
-import { ARCHIVE_ID_SIZE, BLOCK_SIZE, KIND_DATA, MAX_CHUNKS, NO_RECORD } from '../../archive/format.ts';
+import {
+  ARCHIVE_ID_SIZE,
+  BLOCK_SIZE,
+  COMPATIBLE_HEADS,
+  KIND_DATA,
+  MAX_CHUNKS,
+  NO_RECORD,
+} from '../../archive/format.ts';
+import { holdsHeads } from '../../archive/header.ts';
 import { chunkIndexKey } from '../../archive/keys.ts';
 import { ArchiveWriter, type SealedArchive } from '../../archive/writer.ts';
 import { RozenError } from '../../errors.ts';
@@ -36,6 +44,8 @@ export class Pack {
   readonly number: number;
   /** For one large file. */
   readonly own: boolean;
+  /** For heads of media files. */
+  readonly heads: boolean;
   readonly chunks: ChunkColumns;
   /** Recovered and not to be continued: its stream has ended, or its recipients are not today's. */
   readonly complete: boolean;
@@ -62,13 +72,15 @@ export class Pack {
     number: number;
     chunks: ChunkColumns;
     complete: boolean;
+    heads: boolean;
   }) {
-    const { environment, writer, spool, number, chunks, complete } = options;
+    const { environment, writer, spool, number, chunks, complete, heads } = options;
     this.#environment = environment;
     this.#writer = writer;
     this.#spool = spool;
     this.number = number;
     this.own = spool.state.own;
+    this.heads = heads;
     this.chunks = chunks;
     this.complete = complete;
     this.#position = writer.streamLength;
@@ -77,7 +89,10 @@ export class Pack {
   }
 
   /** A new archive; its key and header are in the spool when this resolves. */
-  static async create(environment: PackEnvironment, options: { number: number; own: boolean }): Promise<Pack> {
+  static async create(
+    environment: PackEnvironment,
+    options: { number: number; own: boolean; heads: boolean },
+  ): Promise<Pack> {
     const { repository, spoolDir, codec } = environment;
     const { key, envelope } = await repository.newArchiveKey();
     const id = randomBytes(ARCHIVE_ID_SIZE);
@@ -90,6 +105,7 @@ export class Pack {
       envelope,
       id,
       codec,
+      flags: { incompatible: 0, readCompatible: 0, compatible: options.heads ? COMPATIBLE_HEADS : 0 },
     });
     key.fill(0);
     writer.begin();
@@ -100,6 +116,7 @@ export class Pack {
       number: options.number,
       chunks: new ChunkColumns(),
       complete: false,
+      heads: options.heads,
     });
   }
 
@@ -118,7 +135,7 @@ export class Pack {
     );
     key.fill(0);
     const complete = !canGoOn(lastPlainLength) || config !== repository.config.number;
-    return new Pack({ environment, writer, spool, number, chunks, complete });
+    return new Pack({ environment, writer, spool, number, chunks, complete, heads: holdsHeads(scan.header!) });
   }
 
   /** Stream offset of the next byte. */

@@ -117,11 +117,23 @@ export class Packs {
     if (this.wantsOwn(layout)) return null;
     const whole = size < this.archiveSize ? size : bytes;
     for (const open of this.#open) {
-      if (open.own || open === pack || open.position >= this.archiveSize) continue;
+      if (open.own || open.heads || open === pack || open.position >= this.archiveSize) continue;
       if (open.position === 0 || open.fits(Math.max(whole, bytes), chunks, this.archiveSize + this.#overrun))
         return open;
     }
     return null;
+  }
+
+  /** The pack for heads of media files; null when one must be made. */
+  headPackFor(bytes: number): Pack | null {
+    const { heads } = this;
+    const room = heads !== undefined && heads.position < this.archiveSize;
+    return room && heads.fits(bytes, 1, Math.max(this.archiveSize, bytes) + this.#overrun) ? heads : null;
+  }
+
+  /** The open pack for heads, full or not. */
+  get heads(): Pack | undefined {
+    return this.#open.find((pack) => pack.heads);
   }
 
   /** Large and new from its beginning. One that is known in part adds to a pack what little is new. */
@@ -131,7 +143,7 @@ export class Packs {
 
   /** The pack that must be closed before another one is opened; undefined when there is room. */
   surplus(): Pack | undefined {
-    const shared = this.#open.filter((pack) => !pack.own);
+    const shared = this.#open.filter((pack) => !pack.own && !pack.heads);
     if (shared.length < OPEN_PACKS) return undefined;
     return shared.reduce((fullest, pack) => (pack.position > fullest.position ? pack : fullest));
   }

@@ -8,6 +8,7 @@ import { CHUNK_MIN, HASH_SIZE } from '../../archive/format.ts';
 import { type DataRange, dataRanges } from '../../posix/holes.ts';
 import { emptyStat, fstat, type Stat } from '../../posix/stat.ts';
 import { cutChunk, type Gear } from './chunker.ts';
+import { headLength, isMedia } from './media.ts';
 import { CHUNK, CHUNK_WIDTH, FILE, FILE_WIDTH, SLAB_CHUNKS, SLAB_DATA, type Slab, STATUS } from './slab.ts';
 
 /** A file that changes while it is read is read this often in all. */
@@ -35,6 +36,7 @@ interface OpenFile {
   position: number;
   hashed: number;
   hasher: Blake3Stream;
+  media: boolean;
   /** Bytes after the last cut, which begin the next piece. */
   carry: Uint8Array;
   carried: number;
@@ -114,9 +116,12 @@ export class FileScanner {
       const path = Buffer.from(slab.paths.subarray(pathStart, pathEnd));
       pathStart = pathEnd;
       const size = this.#readSmall(slab, row, path, fill);
+      files[row + FILE.media] = 0;
       if (size >= 0) {
         const first = chunks;
-        chunks = this.#cutSmall(slab, fill, size, chunks);
+        const media = isMedia(slab.data, fill, fill + size);
+        files[row + FILE.media] = media ? 1 : 0;
+        chunks = this.#cutSmall(slab, fill, { size, head: media ? headLength(size) : 0 }, chunks);
         const one = chunks === first + 1 ? slab.ids.subarray(first * HASH_SIZE, chunks * HASH_SIZE) : null;
         slab.contentIds.set(one ?? this.#id(slab.data.subarray(fill, fill + size)), i * HASH_SIZE);
         fill += size;
@@ -153,10 +158,12 @@ export class FileScanner {
     }
   }
 
-  #cutSmall(slab: Slab, start: number, size: number, firstChunk: number): number {
+  /** `head`: bytes of the first chunk, 0 when it is cut like any other. */
+  #cutSmall(slab: Slab, start: number, { size, head }: { size: number; head: number }, firstChunk: number): number {
     let chunk = firstChunk;
     for (let at = start; at < start + size; ) {
-      const length = size <= CHUNK_MIN ? size : cutChunk(this.#gear, slab.data, at, start + size, true);
+      const isHead = at === start && head > 0;
+      const length = isHead ? head : size <= CHUNK_MIN ? size : cutChunk(this.#gear, slab.data, at, start + size, true);
       this.#put(slab, chunk++, { at, length, offset: at - start });
       at += length;
     }
@@ -193,6 +200,7 @@ export class FileScanner {
         position: 0,
         hashed: 0,
         hasher: Blake3Stream.keyed(this.#key),
+        media: false,
         carry: this.#carry,
         carried: 0,
         short: false,
@@ -213,6 +221,7 @@ export class FileScanner {
     try {
       const { chunks, done } = this.#fillPiece(slab, file);
       slab.files[FILE.chunkEnd] = chunks;
+      slab.files[FILE.media] = file.media ? 1 : 0;
       slab.files[FILE.status] = STATUS.more;
       if (!done) return chunks;
       const after = fstat(file.fd, this.#after);
@@ -257,6 +266,12 @@ export class FileScanner {
       file.hashed = file.position;
       file.short = got < want;
       const last = file.short || file.position === end;
+      // The first bytes of the file: never what a piece before has left over.
+      if (chunks === 0 && file.position === fill && isMedia(data, 0, fill)) {
+        file.media = true;
+        cut = headLength(fill);
+        this.#put(slab, chunks++, { at: 0, length: cut, offset: 0 });
+      }
       for (;;) {
         const length = cutChunk(this.#gear, data, cut, fill, last);
         if (length === 0) break;

@@ -32,8 +32,10 @@ export const FILE = {
   mtimeNs: 8,
   chunkEnd: 9,
   retries: 10,
+  /** 1: its first chunk is the head of a media file. */
+  media: 11,
 } as const;
-export const FILE_WIDTH = 11;
+export const FILE_WIDTH = 12;
 
 /** Columns of `Slab.chunks`. */
 export const CHUNK = {

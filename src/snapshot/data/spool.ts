@@ -30,6 +30,7 @@ import { join } from 'node:path';
 import { asMap, decodeCbor, encodeCbor, field } from '../../archive/cbor.ts';
 import { ARCHIVE_ID_SIZE, BLOCK_SIZE, KEY_SIZE } from '../../archive/format.ts';
 import { openFrame } from '../../archive/frame.ts';
+import { holdsHeads } from '../../archive/header.ts';
 import { deriveArchiveKeys } from '../../archive/keys.ts';
 import type { RangeSource } from '../../archive/reader.ts';
 import { type ScanResult, scanArchive, scanStream, streamFrames } from '../../archive/scan.ts';
@@ -188,8 +189,8 @@ function syncFolder(path: string): void {
 export type Recovered =
   /** Goes on: `scan` for `ArchiveWriter.resume`, the chunks that are whole, the plaintext length of the last block. */
   | { found: 'open'; spool: Spool; scan: ScanResult; chunks: ChunkColumns; lastPlainLength: number; sealed: number }
-  /** Whole, with its tail; perhaps in the store already. */
-  | { found: 'sealed'; spool: Spool; sealed: number }
+  /** Whole, with its tail; perhaps in the store already. `heads`: it holds heads of media files. */
+  | { found: 'sealed'; spool: Spool; sealed: number; heads: boolean }
   /** The store took the file; `hotIndex` is still to be put. */
   | { found: 'taken'; id: Buffer; hotIndex: Buffer; remove(): void };
 
@@ -220,7 +221,8 @@ async function recoverSpool(folder: string, name: string): Promise<Recovered | n
   }
   const spool = Spool.reopen(folder, state);
   const scan = await scanArchive(spool);
-  if (!scan.torn) return { found: 'sealed', spool, sealed: scan.size };
+  if (!scan.torn)
+    return { found: 'sealed', spool, sealed: scan.size, heads: scan.header !== null && holdsHeads(scan.header) };
   const frames = streamFrames(scan);
   const last = frames.at(-1);
   if (scan.header === null || !scan.header.id.equals(state.id) || last === undefined) {

@@ -71,6 +71,8 @@ export interface DataWriterOptions {
   overrun?: number;
   /** Deduplicate only against archives of this run, so that the snapshot refers to no older archive. */
   selfContained?: boolean;
+  /** Heads of media files go to archives of their own, which stay hot. Default: when data archives go to a class that must be thawed. */
+  separateHeads?: boolean;
   /** Worker threads; default one per core (at least 1, at most 16). */
   workers?: number;
   /** Aborting makes every pending and later call throw `interrupted`; the spools stay for the next run. */
