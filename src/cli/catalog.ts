@@ -1,3 +1,4 @@
+import { THAW_TIERS } from '../store/object-store.ts';
 import type { CommandSpec, OptionSpec } from './command.ts';
 
 /**
@@ -60,6 +61,21 @@ const CACHE_OPTIONS: readonly OptionSpec[] = [
 ];
 
 const CACHE_SIZE: OptionSpec = { flags: '--cache-size <size>', description: 'most bytes that are kept, default 4G' };
+
+const PRICES: OptionSpec = {
+  flags: '--prices <file>',
+  description: 'price table; default prices.toml in the configuration folder, or the one that comes with Rozen',
+  complete: 'file',
+};
+
+/** For `thaw` and `restore --thaw`. */
+const THAW_OPTIONS: readonly OptionSpec[] = [
+  { flags: '--tier <tier>', description: 'how soon, and for how much; default standard', choices: THAW_TIERS },
+  { flags: '--days <days>', description: 'how long the copies stay; default 7' },
+  { flags: '-y, --yes', description: 'agree to the price' },
+  { flags: '--poll <time>', description: 'how often the store is asked, such as 30s or 10m' },
+  PRICES,
+];
 
 const SNAPSHOT_ARGUMENT = {
   name: '<snapshot>',
@@ -368,15 +384,62 @@ ${NAMING}`,
       { flags: '-t, --target <dir>', description: 'where to; made if missing', complete: 'directory' },
       { flags: '--verify', description: 'read back and compare what was written, and what is kept' },
       { flags: '-n, --dry-run', description: 'only say what would be done' },
+      { flags: '--thaw', description: 'first bring back what is frozen: says what it costs, asks, waits' },
+      ...THAW_OPTIONS,
     ],
     examples: [
       ['rozen restore documents@latest --target ~/restored', 'everything'],
       ['rozen restore latest:/etc --target /tmp/etc --verify', 'one folder, checked'],
       ['rozen restore photos@2026-11-23:/2019/a.jpg --target .', 'one file'],
+      ['rozen restore photos@latest:/2019 --target . --thaw --tier bulk --yes', 'out of cold storage'],
     ],
     stopsItself: true,
     survivesClosedOutput: true,
     load: () => import('./commands/restore.ts'),
+  },
+  {
+    name: 'thaw',
+    summary: 'bring content back from cold storage, so that it can be read',
+    details: `Says which packs hold it, when they can be read and what that costs, asks, then asks the store for them and waits.
+Whatever ends it, what was asked for comes all the same: run the same command again, nothing is asked for twice. A whole
+snapshot of a WORM set includes its old contents and deleted files.
+${NAMING}`,
+    arguments: [{ name: '[snapshot...]', description: SNAPSHOT_ARGUMENT.description }],
+    options: [
+      { flags: '--all', description: 'every frozen archive of the repository; needs no key' },
+      ...THAW_OPTIONS,
+      { flags: '--no-wait', description: 'return when all is asked for' },
+      { flags: '-n, --dry-run', description: 'only say what it would take' },
+    ],
+    examples: [
+      ['rozen thaw photos@latest:/2019 --dry-run', 'packs, hours, price'],
+      ['rozen thaw photos@latest:/2019 --tier bulk --days 14 --yes', 'and wait until it is there'],
+      ['rozen thaw photos@latest:/2019 --no-wait', 'look again with the same command'],
+    ],
+    stopsItself: true,
+    load: () => import('./commands/thaw.ts'),
+  },
+  {
+    name: 'cost',
+    summary: 'estimate what a bucket costs, or getting something back from it',
+    details: `Of the repository: each month, by storage class; what its uploads took; what would still have to be paid if all were
+deleted now; and reading everything back. Of SNAPSHOT:PATH: thawing and fetching it. Prices come from a table that you can edit:
+--print-prices prints it.`,
+    arguments: [
+      { name: '[snapshot]', description: `${SNAPSHOT_ARGUMENT.description}; default: the repository, without a key` },
+    ],
+    options: [
+      { flags: '--days <days>', description: 'how long thawed copies stay; default 7' },
+      PRICES,
+      { flags: '--print-prices', description: 'print the price table that counts' },
+    ],
+    examples: [
+      ['rozen cost', 'the whole repository'],
+      ['rozen cost photos@latest:/2019 --days 14', 'getting one folder back'],
+      ['rozen cost --print-prices > ~/.config/rozen/prices.toml', 'a table to edit'],
+    ],
+    stopsItself: true,
+    load: () => import('./commands/cost.ts'),
   },
   {
     name: 'mount',

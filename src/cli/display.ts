@@ -22,7 +22,8 @@ export function formatCount(count: number): string {
 
 /** `1,234 files`, `1 file`. */
 export function plural(count: number, noun: string): string {
-  return `${formatCount(count)} ${count === 1 ? noun : noun.endsWith('y') ? `${noun.slice(0, -1)}ies` : `${noun}s`}`;
+  const many = /[^aeiou]y$/.test(noun) ? `${noun.slice(0, -1)}ies` : `${noun}s`;
+  return `${formatCount(count)} ${count === 1 ? noun : many}`;
 }
 
 /** 75 → `1:15`, 4000 → `1:06:40`. Input in seconds. */

@@ -1,4 +1,5 @@
 import { closeSync, openSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { ReadStream, WriteStream } from 'node:tty';
 import { RozenError } from '../errors.ts';
 
@@ -114,6 +115,25 @@ export async function askNewPassphrase(question: string): Promise<string> {
     process.stderr.write('rozen: the two are not equal\n');
   }
   throw new RozenError('usage', 'no new passphrase after three attempts');
+}
+
+/**
+ * A question that is answered by yes or no; Enter alone means no. Throws 'usage', with this hint, when there is nobody to ask, and
+ * 'interrupted' on Ctrl-C.
+ */
+export async function confirm(question: string, hint: string): Promise<boolean> {
+  if (!process.stdin.isTTY) throw new RozenError('usage', `nobody can be asked: ${question}`, { hint });
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    const answer = await new Promise<string>((resolve, reject) => {
+      terminal.on('SIGINT', () => reject(new RozenError('interrupted', 'interrupted at a question: nothing was done')));
+      terminal.on('close', () => resolve(''));
+      terminal.question(`${question} [y/N] `, resolve);
+    });
+    return /^y(?:es)?$/i.test(answer.trim());
+  } finally {
+    terminal.close();
+  }
 }
 
 function writeAll(stream: WriteStream, text: string): Promise<void> {

@@ -9,6 +9,7 @@ import type { Context } from './context.ts';
 import { formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from './display.ts';
 import { pathForOutput } from './entry-line.ts';
 import { EXIT } from './exit.ts';
+import { requireHot } from './frozen.ts';
 import { Places } from './places.ts';
 import { selectSnapshots, snapshotTitle } from './selection.ts';
 import { afterAgainst, printRepairs, type Repairs, repairsAsJson } from './verify-repair.ts';
@@ -48,6 +49,7 @@ export async function runAgainst(context: Context, snapshot: string | undefined,
     snapshot === undefined
       ? await places.openIn(await snapshotOf(context, { places, repository, folder }), null)
       : await places.open(snapshot);
+  if (run.readData) await requireHot(context, repository.store, [place]);
   const { against } = await import('../snapshot/verify/against.ts');
   const progress = context.progress('verify');
   let report: AgainstReport;

@@ -5,13 +5,16 @@ import { argumentBytes } from '../argument-bytes.ts';
 import type { Context } from '../context.ts';
 import { formatCount, formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from '../display.ts';
 import { EXIT } from '../exit.ts';
+import { packsOf, requireHot } from '../frozen.ts';
 import { Places } from '../places.ts';
 import type { ProgressState } from '../progress.ts';
+import { outcomeAsJson, refuseThawOptions, type ThawOptions, thawPacks, thawWish } from '../thaw-request.ts';
 
-interface Options {
+interface Options extends ThawOptions {
   target?: string;
   verify?: boolean;
   dryRun?: boolean;
+  thaw?: boolean;
 }
 
 const MARKS: Readonly<Record<RestoreClass, string>> = { new: '+', replaced: 'M', kept: ' ' };
@@ -22,14 +25,22 @@ export async function run(context: Context, args: string[], options: Options): P
   }
   const named = argumentBytes(options.target);
   const target = isAbsolute(options.target) ? named : Buffer.concat([Buffer.from(`${resolve('.')}/`), named]);
+  const dryRun = options.dryRun ?? false;
+  if (!options.thaw) refuseThawOptions(options);
+  const wish = { ...thawWish(options, { dryRun, wait: true }), prices: options.prices };
   const repository = await context.open('read');
+  const { store } = repository;
   const places = new Places(context, repository);
   const progress = context.progress('restore');
   const { out } = context;
   try {
     const place = await places.openToRead(args[0]!);
+    let thawed: Record<string, unknown> | null = null;
+    if (options.thaw) {
+      const needed = await packsOf([place]);
+      thawed = outcomeAsJson(await thawPacks(context, { store, needed, what: args[0]! }, wish), wish);
+    } else if (!dryRun) await requireHot(context, store, [place]);
     const { restore } = await import('../../snapshot/restore/restore.ts');
-    const dryRun = options.dryRun ?? false;
     const listEntries = dryRun && !out.json && !out.quiet;
     const report = await restore(
       { place, target, verify: options.verify ?? false, dryRun, signal: context.signal },
@@ -55,7 +66,7 @@ export async function run(context: Context, args: string[], options: Options): P
     progress.stop();
     for (const notice of report.notices) out.warning(`${plural(notice.count, 'entry')}: ${notice.message}`);
     await out.flush();
-    if (out.json) out.document(reportAsJson(report));
+    if (out.json) out.document({ ...reportAsJson(report), ...(thawed === null ? {} : { thaw: thawed }) });
     else for (const line of reportLines(report)) out.line(line);
     return exitCode(report);
   } finally {

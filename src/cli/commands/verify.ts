@@ -3,6 +3,7 @@ import type { Finding, VerifyListener, VerifyReport } from '../../snapshot/verif
 import type { Context } from '../context.ts';
 import { formatCount, formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from '../display.ts';
 import { EXIT } from '../exit.ts';
+import { frozenContent, thawCommand } from '../frozen.ts';
 import { Places } from '../places.ts';
 import { parsePercent } from '../values.ts';
 
@@ -49,7 +50,9 @@ export async function run(context: Context, args: string[], options: Options): P
   }
   if (out.json) out.document(reportAsJson(report));
   else printReport(context, report);
-  return report.findings.length > 0 ? EXIT.corrupt : EXIT.done;
+  if (report.findings.length > 0) return EXIT.corrupt;
+  // Without a key all bytes are looked at: what could not be is not checked at all.
+  return report.mode === 'scrub' && report.frozen > 0 ? EXIT.frozen : EXIT.done;
 }
 
 function checkOptions(args: readonly string[], options: Options): void {
@@ -99,7 +102,11 @@ async function withKey(
     }
     const { verify } = await import('../../snapshot/verify/verify.ts');
     const chosen = snapshots === undefined ? {} : { snapshots };
-    return await verify({ repository, readData, signal: context.signal, ...chosen }, listener);
+    return await verify({ repository, readData, signal: context.signal, ...chosen }, listener).catch((error) => {
+      if (!(error instanceof RozenError) || error.code !== 'frozen') throw error;
+      const ids = [...(snapshots ?? [])].map((id) => id.slice(0, 8));
+      throw frozenContent(error.message, thawCommand(context, ids.length === 0 ? ['--all'] : ids));
+    });
   } finally {
     repository.close();
   }

@@ -144,13 +144,13 @@ export function streamRange(block: number): { from: number; to: number } {
   return { from: block * BLOCK_SIZE, to: (block + 1) * BLOCK_SIZE };
 }
 
-interface HotIndexCheck {
+export interface HotIndexCheck {
   bytes: Buffer;
   opened: OpenedArchive;
   chunks: ChunkTable;
 }
 
-async function readHotIndex(check: ArchiveCheck, facts: ArchiveFacts): Promise<HotIndexCheck | null> {
+export async function readHotIndex(check: ArchiveCheck, facts: ArchiveFacts): Promise<HotIndexCheck | null> {
   const { store, repository, keys, findings } = check;
   const object = indexName(facts.id);
   let bytes: Buffer;

@@ -10,21 +10,35 @@ import {
 } from '../../repository/names.ts';
 import { TMP_FOLDER } from '../../store/local-staging.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
+import { isFrozenClass } from '../../store/storage-class.ts';
 import type { Findings } from './findings.ts';
 
-/** Names of all objects, and the bytes of those that are archives or hot indexes. */
-export async function listObjects(
-  store: ObjectStore,
-  findings: Findings,
-): Promise<{ names: string[]; archiveBytes: number }> {
+interface Listed {
+  names: string[];
+  /** Of what is an archive or a hot index. */
+  archiveBytes: number;
+  /** Names of what lies in a class that must be thawed before it can be read. */
+  cold: ReadonlySet<string>;
+}
+
+export async function listObjects(store: ObjectStore, findings: Findings): Promise<Listed> {
   const names: string[] = [];
+  const cold = new Set<string>();
   let archiveBytes = 0;
-  for await (const { name, size } of store.list('')) {
+  for await (const { name, size, storageClass } of store.list('')) {
     names.push(name);
+    if (isFrozenClass(storageClass)) cold.add(name);
     if (parseArchiveName(name) !== null) archiveBytes += size;
     if (names.length % 1000 === 0) findings.advance(0);
   }
-  return { names, archiveBytes };
+  return { names, archiveBytes, cold };
+}
+
+/** Whether an object cannot be read now. Of a class that is read at once, nothing is asked. */
+export async function isFrozen(store: ObjectStore, cold: ReadonlySet<string>, name: string): Promise<boolean> {
+  if (!cold.has(name)) return false;
+  const state = await store.coldState(name);
+  return state !== null && state.state !== 'hot';
 }
 
 function isKnown(name: string): boolean {

@@ -13,7 +13,7 @@ import { tellIndexDamage } from './archive-check.ts';
 import { expectedFrames, tellDamage } from './archive-frames.ts';
 import { Findings } from './findings.ts';
 import { openObject } from './object-file.ts';
-import { listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
+import { isFrozen, listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
 import { checkConfigs, checkGenesis, checkKeyObjects, checkRecords, isSnapshot } from './records.ts';
 import type { VerifyListener, VerifyReport } from './types.ts';
 
@@ -32,13 +32,15 @@ interface Scrub {
   genesis: Genesis | null;
   config: Config | null;
   names: ReadonlySet<string>;
+  /** Names of data archives that cannot be read now. */
+  frozen: ReadonlySet<string>;
 }
 
 export async function scrub(options: ScrubOptions, listener: VerifyListener = {}): Promise<VerifyReport> {
   const { store, signal, cause } = options;
   const findings = new Findings(listener, signal);
   findings.phase('records');
-  const { names, archiveBytes } = await listObjects(store, findings);
+  const { names, archiveBytes, cold } = await listObjects(store, findings);
   const check = { store, findings, names };
   const genesis = await checkGenesis(check);
   const config = genesis === null ? null : await checkConfigs(check, genesis);
@@ -51,7 +53,13 @@ export async function scrub(options: ScrubOptions, listener: VerifyListener = {}
 
   const archives = names.flatMap((name) => parseArchiveName(name) ?? []);
   findings.phase('archives', archiveBytes);
-  const it: Scrub = { store, findings, genesis, config, names: new Set(names) };
+  const frozen = new Set<string>();
+  for (const name of cold) {
+    if (parseArchiveName(name)?.place === 'data' && (await isFrozen(store, cold, name))) frozen.add(name);
+  }
+  findings.counts.frozen = frozen.size;
+  if (frozen.size > 0) findings.note(`${frozen.size} data archives lie in cold storage: they were not read`);
+  const it: Scrub = { store, findings, genesis, config, names: new Set(names), frozen };
   const trees = new Map<string, SnapshotRecord[]>();
   for (const record of snapshots) {
     const object = treeName(record.tree.id);
@@ -75,6 +83,7 @@ async function scrubArchive(it: Scrub, parts: ArchiveNameParts, records: readonl
   const { store, findings } = it;
   const object = parts.place === 'tree' ? treeName(parts.id) : dataName(parts.id);
   const snapshots = records.map(({ id }) => id.toString('hex'));
+  if (it.frozen.has(object)) return;
   try {
     const file = await openObject(store, object);
     if (file === null) return;
@@ -179,7 +188,7 @@ async function scrubIndex(it: Scrub, parts: ArchiveNameParts): Promise<void> {
       findings.add({ kind: 'missing', object: archive, message: `it is not in the store, although ${object} is` });
       return;
     }
-    if (findings.has(archive) || findings.has(object)) return;
+    if (findings.has(archive) || findings.has(object) || it.frozen.has(archive)) return;
     const headLength = bytes.length - tailLength(bytes);
     const file = (await openObject(store, archive))!;
     try {

@@ -55,6 +55,8 @@ export interface VerifyReport {
   chunks: number;
   /** Bytes of objects that were read. */
   bytesRead: number;
+  /** Data archives whose content could not be looked at, as it lies in cold storage. */
+  frozen: number;
   startedAt: number;
   finishedAt: number;
   findings: Finding[];

@@ -1,16 +1,19 @@
 import { KIND_DATA, KIND_TREE } from '../../archive/format.ts';
-import { OpenArchives } from '../../cache/archives.ts';
+import { type ArchiveFacts, OpenArchives } from '../../cache/archives.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { openSnapshot, type SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { RozenError } from '../../errors.ts';
 import { archiveName, indexName, parseArchiveName, snapshotName, treeName } from '../../repository/names.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
+import { inParallel } from '../cold/parallel.ts';
 import { checkDataArchive, checkTreeArchive, type DataArchive, type LostRange } from './archive-check.ts';
 import { BlockPool } from './block-pool.ts';
 import { nameConcerned } from './concern.ts';
 import { checkBlocks } from './data-check.ts';
 import { Findings } from './findings.ts';
+import { checkFrozenArchive } from './frozen-archive.ts';
 import { KeptKeys } from './kept-keys.ts';
-import { listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
+import { isFrozen, listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
 import { type LostRows, TreeCheck } from './pages.ts';
 import { checkConfigs, checkKeyObjects, checkRecords, isSnapshot } from './records.ts';
 import { RowCheck } from './rows.ts';
@@ -34,7 +37,7 @@ const INLINE_BYTES = 24 * 1024 * 1024;
 
 /**
  * Checks a repository from its genesis to its blocks. Whatever is wrong with it is in the report; thrown are only 'no-key',
- * 'interrupted' and faults of Rozen itself.
+ * 'interrupted', 'frozen' (blocks were to be read that cannot be now) and faults of Rozen itself.
  */
 export async function verify(options: VerifyOptions, listener: VerifyListener = {}): Promise<VerifyReport> {
   const { signal, readData = 0 } = options;
@@ -58,6 +61,8 @@ class Verification {
   readonly #unopened: { record: SnapshotRecord; error: unknown }[] = [];
   readonly #ranges = new Map<string, LostRange[]>();
   readonly #data = new Map<string, DataArchive | null>();
+  /** Names of objects in cold classes. */
+  #cold: ReadonlySet<string> = new Set();
 
   constructor(options: VerifyOptions, findings: Findings) {
     this.#options = options;
@@ -72,7 +77,8 @@ class Verification {
     const repository = this.#repository;
     const { store } = repository;
     findings.phase('records');
-    const { names } = await listObjects(store, findings);
+    const { names, cold } = await listObjects(store, findings);
+    this.#cold = cold;
     const check = { store, findings, names };
     const config = await checkConfigs(check, repository.genesis);
     await checkKeyObjects(check, repository.genesis);
@@ -145,6 +151,12 @@ class Verification {
     const trees = all.filter(({ kind }) => kind === KIND_TREE);
     const bytes = (list: typeof all) => list.reduce((sum, { size }) => sum + size, 0);
     const passes = readData > 0 ? 1 + readData / 100 : 1;
+    const frozen = await this.#frozen(data);
+    if (readData > 0 && frozen.size > 0) {
+      throw new RozenError('frozen', `${frozen.size} of ${data.length} data archives to be read lie in cold storage`, {
+        hint: 'thaw them, or leave their content out',
+      });
+    }
     findings.phase('archives', bytes(trees) + bytes(data) * passes);
     for (const facts of trees) await checkTreeArchive(check, facts);
     for (const { record, error } of this.#unopened) this.#tellUnopened(record, error);
@@ -156,7 +168,9 @@ class Verification {
     let pool: BlockPool | null = null;
     try {
       for (const facts of data) {
-        const archive = await checkDataArchive(check, facts, lost);
+        const archive = frozen.has(facts)
+          ? await checkFrozenArchive(check, facts)
+          : await checkDataArchive(check, facts, lost);
         if (readData > 0 && archive !== null) {
           const threads = this.#options.threads ?? (bytes(data) < INLINE_BYTES ? 0 : undefined);
           pool ??= new BlockPool(repository.store, threads);
@@ -171,6 +185,26 @@ class Verification {
       await pool?.close();
     }
     findings.counts.archives = trees.length + data.length;
+  }
+
+  /** Those that cannot be read now. */
+  async #frozen(data: readonly ArchiveFacts[]): Promise<ReadonlySet<ArchiveFacts>> {
+    const { store } = this.#repository;
+    const found = new Set<ArchiveFacts>();
+    await inParallel(data, async (facts) => {
+      const object = archiveName(KIND_DATA, facts.id);
+      try {
+        if (await isFrozen(store, this.#cold, object)) found.add(facts);
+      } catch (error) {
+        this.#findings.caught(error, { object });
+      }
+    });
+    this.#findings.counts.frozen = found.size;
+    if (found.size > 0)
+      this.#findings.note(
+        `${found.size} of ${data.length} data archives lie in cold storage: their indexes were checked, not their blocks`,
+      );
+    return found;
   }
 
   /** A snapshot that cannot be opened: the damage in its tree archive is known by now. */

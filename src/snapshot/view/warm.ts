@@ -5,9 +5,8 @@ import { blocksOf } from '../../cache/blocks.ts';
 import type { Fetcher } from '../../cache/fetcher.ts';
 import type { ArchiveAccess } from '../../cache/frames.ts';
 import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
-import { type Attributes, InodeLookup, S_IFMT, S_IFREG } from './attributes.ts';
-import { fileExtents } from './content.ts';
-import { EntryWalk, forEachStep } from './entry-walk.ts';
+import type { Attributes } from './attributes.ts';
+import { forEachContent } from './file-contents.ts';
 
 /** What names, attributes and places of content are read from. */
 const BROWSED = ['names', 'inodes', 'extents', 'xattrs'] as const;
@@ -35,28 +34,14 @@ export async function warmContent(
   progress: (blocks: number) => void,
 ): Promise<number> {
   const wanted = new Map<number, Set<number>>();
-  const add = async (file: Attributes): Promise<void> => {
-    for (const { row, streamOffset, length } of await fileExtents(reader, file)) {
+  await forEachContent(reader, place, (extents) => {
+    for (const { row, streamOffset, length } of extents) {
       if (row === 0 || length === 0) continue;
       const blocks = wanted.get(row) ?? new Set();
       wanted.set(row, blocks);
       for (const block of blocksOf(streamOffset, length)) blocks.add(block);
     }
-  };
-  const isFile = ({ mode }: Attributes): boolean => (mode & S_IFMT) === S_IFREG;
-  if (isFile(place.attributes)) await add(place.attributes);
-  else {
-    const inodes = new InodeLookup(reader);
-    const walk = new EntryWalk(reader, place.inode, { recursive: true });
-    await forEachStep(
-      reader,
-      () => walk.next(),
-      async ({ inode }) => {
-        const attributes = await retrying(reader, () => inodes.get(inode));
-        if (isFile(attributes)) await add(attributes);
-      },
-    );
-  }
+  });
   let done = 0;
   for (const [row, blocks] of [...wanted].sort((a, b) => a[0] - b[0])) {
     const archive = await reader.archives.open(row);

@@ -1,0 +1,117 @@
+/**
+ * Bringing packs back from cold storage. Nothing is remembered on this machine: what was asked for, and what has come, is asked of the
+ * store each time, so that a run that was ended at any moment is simply made again.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { corrupt, RozenError } from '../../errors.ts';
+import type { ColdState, ObjectStore, ThawTier } from '../../store/object-store.ts';
+import type { NeededPack } from './packs.ts';
+import { inParallel, interruptedThaw } from './parallel.ts';
+
+/** A pack and how it lies in the store now. */
+export interface ColdPack
+  extends Pick<NeededPack, 'id' | 'object' | 'size'>,
+    Pick<ColdState, 'storageClass' | 'state' | 'until'> {}
+
+/** Asks the store for the state of each pack. 'not-found' when one is gone, 'corrupt' when it is not as long as it must be. */
+export async function coldPacks(
+  store: ObjectStore,
+  packs: readonly Pick<NeededPack, 'id' | 'object' | 'size'>[],
+  signal?: AbortSignal,
+): Promise<ColdPack[]> {
+  const found = new Array<ColdPack>(packs.length);
+  await inParallel(
+    packs,
+    async ({ id, object, size }, index) => {
+      const cold = await store.coldState(object);
+      if (cold === null) {
+        throw new RozenError('not-found', `${store.location}/${object} is gone`, {
+          hint: '`rozen verify` shows what that concerns',
+        });
+      }
+      if (cold.size !== size) {
+        throw corrupt(`${store.location}/${object} has ${cold.size} bytes instead of ${size}`, {
+          hint: '`rozen verify` shows what that concerns',
+        });
+      }
+      const { storageClass, state, until } = cold;
+      found[index] = { id, object, size, storageClass, state, until };
+    },
+    signal,
+  );
+  return found;
+}
+
+export interface ThawOptions {
+  store: ObjectStore;
+  signal: AbortSignal;
+}
+
+/**
+ * Asks for every frozen pack. `asked` is called after each one. What is thawing or there already is left as it is, so that nothing
+ * is paid for twice.
+ */
+export async function requestThaw(
+  { store, signal }: ThawOptions,
+  packs: readonly ColdPack[],
+  request: { tier: ThawTier; days: number; asked?: (pack: ColdPack) => void },
+): Promise<void> {
+  const { tier, days, asked } = request;
+  const frozen = packs.filter(({ state }) => state === 'frozen');
+  await inParallel(
+    frozen,
+    async (pack) => {
+      await store.thaw(pack.object, { tier, days });
+      asked?.(pack);
+    },
+    signal,
+  );
+}
+
+/** What a wait tells each time it has looked. */
+export interface ThawProgress {
+  ready: number;
+  total: number;
+  readyBytes: number;
+  totalBytes: number;
+  /** Why the store could not be asked this time; it will be again. */
+  trouble: RozenError | null;
+}
+
+/**
+ * Resolves when every pack can be read. Looks at once, then each `pollMs`, at those that were not ready. A network that is away for
+ * a while ends nothing: a thaw takes hours, and a laptop sleeps.
+ *
+ * @throws 'interrupted' after the signal; 'io' when a pack that was asked for is frozen again
+ */
+export async function waitForThaw(
+  { store, signal }: ThawOptions,
+  packs: readonly ColdPack[],
+  options: { pollMs: number; progress?: (progress: ThawProgress) => void },
+): Promise<void> {
+  let waiting = packs.filter(({ state }) => state !== 'hot');
+  const sum = (list: readonly ColdPack[]): number => list.reduce((bytes, { size }) => bytes + size, 0);
+  const totalBytes = sum(packs);
+  for (;;) {
+    let trouble: RozenError | null = null;
+    try {
+      const now = await coldPacks(store, waiting, signal);
+      const again = now.find(({ state }) => state === 'frozen');
+      if (again !== undefined) {
+        throw new RozenError('io', `${store.location}/${again.object} is frozen again`, {
+          hint: 'its copy has run out, or the store has dropped the request: run the same command again, with more --days',
+        });
+      }
+      waiting = now.filter(({ state }) => state !== 'hot');
+    } catch (error) {
+      if (!(error instanceof RozenError) || !error.retryable) throw error;
+      trouble = error;
+    }
+    const ready = packs.length - waiting.length;
+    options.progress?.({ ready, total: packs.length, readyBytes: totalBytes - sum(waiting), totalBytes, trouble });
+    if (waiting.length === 0) return;
+    await delay(options.pollMs, undefined, { signal }).catch(() => {
+      throw interruptedThaw();
+    });
+  }
+}
