@@ -24,3 +24,5 @@ export const EPROTO = 71;
 export const EOPNOTSUPP = 95;
 export const ESTALE = 116;
 export const EDQUOT = 122;
+/** "No medium found": what a read of frozen content gets. */
+export const ENOMEDIUM = 123;

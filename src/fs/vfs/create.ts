@@ -10,7 +10,7 @@ const REPEAT_MS = 1000;
 
 /** `init` is what `MountHost.workerInit` made. */
 export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vfs> {
-  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives, cache } = init as VfsInit;
+  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives, cache, remote } = init as VfsInit;
   const post = (message: FromReader): void => port.postMessage(message);
   const report = reporter(post);
   if (cache !== null) {
@@ -30,6 +30,7 @@ export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vf
     pageBytes,
     catalogue,
     status,
+    remote,
     receive: (own) => receive(port, own),
     busy: thread.busy,
     inOrder: (handle, block) => post({ kind: 'in order', handle, block }),

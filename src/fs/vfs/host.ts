@@ -20,12 +20,14 @@ import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
 import { Board, createBoardMemory } from './board.ts';
 import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
 import { changes } from './catalogue-changes.ts';
+import { ColdArchives } from './cold-archives.ts';
 import { cacheFacts, FetchMeter } from './fetch-meter.ts';
 import {
   type FromReader,
   type HostMessage,
   type OpenSnapshot,
   SnapshotMiss,
+  StateMiss,
   UsageMiss,
   type VfsInit,
 } from './messages.ts';
@@ -75,6 +77,7 @@ export class MountHost implements VfsHost {
   readonly #archives: OpenArchives;
   /** Null when the archives are read in place. */
   readonly #fetcher: Fetcher | null;
+  readonly #cold: ColdArchives;
   readonly #list: SnapshotList;
   readonly #table: SlotTable;
   readonly #slots: SlotMemory;
@@ -99,6 +102,7 @@ export class MountHost implements VfsHost {
     this.#options = options;
     const { cache = null, deadlineMs } = options;
     this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs }) : null;
+    this.#cold = new ColdArchives(store);
     this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.#fetcher });
     const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);
     const report = (message: string) => this.report(message);
@@ -122,6 +126,7 @@ export class MountHost implements VfsHost {
       pageBytes: options.pageBytes ?? PAGE_BYTES,
       catalogue: this.#catalogue,
       status: this.#facts(),
+      remote: this.#fetcher !== null,
       // What is posted to the readers was given to this one at once.
       receive: () => {},
       busy: () => {},
@@ -173,6 +178,7 @@ export class MountHost implements VfsHost {
       snapshots: [...this.#opened.values()],
       archives: [...this.#posted.values()].map(({ scope, row, access }) => ({ scope, row, access })),
       cache: this.#fetcher?.cache?.folder ?? null,
+      remote: this.#fetcher !== null,
     };
     return { init, transfer: [port2] };
   }
@@ -192,10 +198,15 @@ export class MountHost implements VfsHost {
       return;
     }
     if (miss instanceof UsageMiss) return this.#once('usage', () => this.#countUsage());
+    if (miss instanceof StateMiss) {
+      await this.#once(`states ${miss.ids[0]}`, () => this.#askStates(miss.ids));
+      return;
+    }
     const { target } = miss;
     if (target.kind === 'frame') {
       const { handle, offset, length } = target;
-      await this.#once(`frame ${handle}:${offset}`, () => this.#archives.fetch(handle, offset, length));
+      this.#cold.check(handle);
+      await this.#once(`frame ${handle}:${offset}`, () => this.#fetch(handle, offset, length));
     } else {
       await this.#once(`archive ${target.scope} ${target.row}`, () => this.#openArchive(target.scope, target.row));
     }
@@ -341,6 +352,21 @@ export class MountHost implements VfsHost {
     this.#post({ kind: 'snapshot', snapshot });
   }
 
+  /** Frozen content is refused at once, and tried again after a moment: all of its archive, so it is not remembered for the frame. */
+  async #fetch(handle: number, offset: number, length: number): Promise<void> {
+    try {
+      await this.#archives.fetch(handle, offset, length);
+    } catch (error) {
+      if (!(error instanceof RozenError) || error.code !== 'frozen') throw error;
+      this.report(error.message);
+      throw this.#cold.refuse(handle, error);
+    }
+  }
+
+  async #askStates(ids: readonly string[]): Promise<void> {
+    this.#post({ kind: 'states', states: await Promise.all(ids.map((id) => this.#cold.state(id))) });
+  }
+
   async #openArchive(scope: string, row: number): Promise<void> {
     if (this.#posted.has(`${scope} ${row}`)) return;
     const reader = await this.#list.opened(scope);
@@ -388,6 +414,8 @@ export class MountHost implements VfsHost {
     try {
       await work();
     } catch (error) {
+      // Told already, and remembered where it belongs.
+      if (error instanceof FsError) throw error;
       this.report(messageOf(error));
       const refusal = new FsError(EIO, messageOf(error));
       if (this.#failures.size >= FAILURES_KEPT) this.#failures.clear();

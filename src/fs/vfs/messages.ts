@@ -5,6 +5,7 @@ import type { ArchiveAccess } from '../../cache/frames.ts';
 import { Miss } from '../../cache/miss.ts';
 import type { SlotMemory } from '../../cache/slots.ts';
 import type { Catalogue } from './catalogue.ts';
+import type { ArchiveState } from './cold-archives.ts';
 import type { StatusFacts } from './status.ts';
 
 /** A snapshot whose tree archive is open: all that a thread needs to walk it. */
@@ -21,7 +22,8 @@ export type HostMessage =
   | { kind: 'catalogue'; catalogue: Catalogue }
   | { kind: 'snapshot'; snapshot: OpenSnapshot }
   | { kind: 'archive'; scope: string; row: number; access: ArchiveAccess }
-  | { kind: 'status'; facts: StatusFacts };
+  | { kind: 'status'; facts: StatusFacts }
+  | { kind: 'states'; states: ArchiveState[] };
 
 /**
  * What a reader posts to the main thread.
@@ -50,12 +52,25 @@ export interface VfsInit {
   archives: { scope: string; row: number; access: ArchiveAccess }[];
   /** Folder of the block cache, which readers look into themselves; null when the archives are read in place, or nothing is cached. */
   cache: string | null;
+  /** Archives may lie in cold storage. */
+  remote: boolean;
 }
 
 /** What statfs tells must be counted first. */
 export class UsageMiss extends Miss {
   constructor() {
     super({ kind: 'archive', scope: '', row: 0 });
+  }
+}
+
+/** Whether these data archives can be read must be asked first. */
+export class StateMiss extends Miss {
+  /** Archive ids, 32 hexadecimal digits. */
+  readonly ids: readonly string[];
+
+  constructor(ids: readonly string[]) {
+    super({ kind: 'archive', scope: '', row: 0 });
+    this.ids = ids;
   }
 }
 

@@ -296,19 +296,19 @@ export class SnapshotTree {
     return found;
   }
 
-  /** Rows of the archives that hold a file's content, each once, in order of use. */
-  contentRows(ino: number): number[] {
+  /** Rows of the archives that hold a file's content, each once, in order of use; the first `most` of them. */
+  contentRows(ino: number, most = ARCHIVES_NAMED): number[] {
     const version = this.contentVersion(ino);
-    const found: number[] = [];
-    if (version < 0) return found;
+    const found = new Set<number>();
+    if (version < 0) return [];
     const cursor = this.cursor('extents');
-    for (let on = cursor.seek(ino, version); on && found.length < ARCHIVES_NAMED; on = cursor.next()) {
+    for (let on = cursor.seek(ino, version); on && found.size < most; on = cursor.next()) {
       const page = cursor.page!;
       if (page.num(EXTENT.inode, cursor.index) !== ino || page.num(EXTENT.version, cursor.index) !== version) break;
       const row = page.num(EXTENT.row, cursor.index);
-      if (row !== 0 && !found.includes(row)) found.push(row);
+      if (row !== 0) found.add(row);
     }
-    return found;
+    return [...found];
   }
 
   /** Hex ids of the archives of these rows. */

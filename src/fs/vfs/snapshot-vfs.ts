@@ -9,6 +9,7 @@ import { Miss } from '../../cache/miss.ts';
 import { BlockSlots, type SlotMemory } from '../../cache/slots.ts';
 import { RozenError } from '../../errors.ts';
 import { EINVAL, EIO, EISDIR, ENOTDIR, ESTALE } from '../../posix/errno.ts';
+import type { Warmth } from '../../store/object-store.ts';
 import {
   type Attr,
   type DirectoryEntry,
@@ -21,8 +22,9 @@ import {
 } from '../vfs.ts';
 import { Board, COUNT } from './board.ts';
 import type { Catalogue, CatalogueSnapshot } from './catalogue.ts';
+import type { ArchiveState } from './cold-archives.ts';
 import { DeletedView } from './deleted.ts';
-import { type HostMessage, type OpenSnapshot, SnapshotMiss, UsageMiss } from './messages.ts';
+import { type HostMessage, type OpenSnapshot, SnapshotMiss, StateMiss, UsageMiss } from './messages.ts';
 import { DELETED_BIT, isFolder, VIEW_BIT, VIRTUAL_SLOT } from './nodes.ts';
 import { type ExtentVisitor, SnapshotTree } from './snapshot-tree.ts';
 import { renderStatus, type StatusFacts } from './status.ts';
@@ -39,6 +41,8 @@ export interface SnapshotVfsOptions {
   pageBytes: number;
   catalogue: Catalogue;
   status: StatusFacts;
+  /** Archives may lie in cold storage. */
+  remote: boolean;
   /** Takes in what was posted; called when the epoch has moved. */
   receive: (vfs: SnapshotVfs) => void;
   /** Work of a fraction of a millisecond begins: see ReaderThread.busy. */
@@ -69,6 +73,8 @@ export class SnapshotVfs implements Vfs {
   readonly #opened = new Map<number, OpenSnapshot>();
   readonly #trees = new Map<number, SnapshotTree>();
   readonly #entry: DirectoryEntry = { source: NOTHING, start: 0, end: 0, attr: emptyAttr(), cookie: 0 };
+  /** Of data archives, by id, as the main thread has told them. */
+  readonly #states = new Map<string, ArchiveState>();
   #status: StatusFacts;
   #epoch: number;
 
@@ -104,6 +110,7 @@ export class SnapshotVfs implements Vfs {
   apply(message: HostMessage): void {
     if (message.kind === 'catalogue') this.#virtual.setCatalogue(message.catalogue);
     else if (message.kind === 'status') this.#status = message.facts;
+    else if (message.kind === 'states') for (const state of message.states) this.#states.set(state.id, state);
     else if (message.kind === 'archive') this.#pages.setArchive(message.scope, message.row, message.access);
     else this.#opened.set(message.snapshot.slot, message.snapshot);
   }
@@ -334,9 +341,19 @@ export class SnapshotVfs implements Vfs {
     if (name === 'snapshot') return tree.id;
     if (name === 'id') return tree.contentId(ino);
     if (name === 'archive') return tree.archiveIds(tree.contentRows(ino)).join(',') || null;
-    // Everything that this version can store is at hand.
-    if (name === 'state') return tree.contentVersion(ino) < 0 ? null : 'hot';
+    if (name === 'state') return tree.contentVersion(ino) < 0 ? null : this.#stateOf(tree, ino);
     return undefined;
+  }
+
+  /** Of all archives that a file's content lies in: frozen when one is. Throws Miss when that must be asked. */
+  #stateOf(tree: SnapshotTree, ino: number): Warmth {
+    if (!this.#options.remote) return 'hot';
+    const ids = tree.archiveIds(tree.contentRows(ino, Number.POSITIVE_INFINITY));
+    const now = Date.now();
+    const unknown = ids.filter((id) => (this.#states.get(id)?.until ?? 0) <= now);
+    if (unknown.length > 0) throw new StateMiss(unknown);
+    const states = ids.map((id) => this.#states.get(id)!.state);
+    return states.includes('frozen') ? 'frozen' : states.includes('thawing') ? 'thawing' : 'hot';
   }
 
   #statusText(): string {
