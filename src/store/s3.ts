@@ -48,6 +48,8 @@ export class S3Store implements ObjectStore {
   /** The bucket was seen, so a 404 that does not say of what is of an object. */
   #bucketSeen = false;
   #keeping: Keeping = {};
+  /** By class: whether it freezes what lies in it. */
+  readonly #freezing = new Map<string, Promise<boolean>>();
 
   constructor(place: S3Place, options: S3StoreOptions = {}) {
     this.#place = place;
@@ -141,7 +143,30 @@ export class S3Store implements ObjectStore {
 
   async coldState(name: string): Promise<ColdState | null> {
     const head = await this.#head(name);
-    return head === null ? null : coldStateOf(head, Date.now());
+    if (head === null) return null;
+    const cold = coldStateOf(head, Date.now());
+    if (cold.state !== 'frozen' || (await this.#freezes(cold.storageClass ?? '', name))) return cold;
+    return { ...cold, state: 'hot' };
+  }
+
+  /**
+   * Whether what lies in a class cannot be read at once, as on AWS: other servers use the same names for what is read like anything
+   * else. Tried on the first object of the class.
+   */
+  #freezes(storageClass: string, name: string): Promise<boolean> {
+    let known = this.#freezing.get(storageClass);
+    if (known === undefined) {
+      known = this.getRange(name, 0, 1).then(
+        () => false,
+        (error) => {
+          if (error instanceof RozenError && error.code === 'frozen') return true;
+          throw error;
+        },
+      );
+      this.#freezing.set(storageClass, known);
+      known.catch(() => this.#freezing.delete(storageClass));
+    }
+    return known;
   }
 
   async thaw(name: string, { tier, days }: { tier: ThawTier; days: number }): Promise<void> {

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { open, readdir, readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -276,12 +276,33 @@ describe('thaw', () => {
   });
 });
 
+test('a WORM set whose archived content is frozen tells what diverged, and restores after a thaw', async () => {
+  const folder = join(sandbox.dir, 'worm');
+  const path = join(folder, 'record');
+  mkdirSync(folder);
+  const original = randomBytes(300 * KIB);
+  writeFileSync(path, original);
+  await ok(['backup', folder, '--set', 'worm', '--mode', 'worm']);
+  const changed = Buffer.from(original);
+  changed[200 * KIB]! ^= 1;
+  writeFileSync(path, changed);
+  const { worm } = await json(['backup', folder, '--set', 'worm'], 4);
+  expect(worm.diverged).toMatchObject([{ kind: 'edited', exact: false }]);
+  const { stderr } = await run(['backup', folder, '--set', 'worm', '--on-change', 'restore']);
+  expect(stderr).toMatch(/not restored: .* lies in cold storage/);
+  expect(readFileSync(path).equals(changed)).toBe(true);
+  server.restoreMs = 0;
+  await ok(['thaw', 'worm@latest', '--yes', '--poll', '0.05s']);
+  server.restoreMs = 5 * HOUR;
+  await ok(['backup', folder, '--set', 'worm', '--on-change', 'restore']);
+  expect(readFileSync(path).equals(original)).toBe(true);
+});
+
 describe.skipIf(mountObstacle() !== null)('a mount', () => {
   let photos: string;
   beforeAll(async () => {
     await ok(['mount', sandbox.mountpoint]);
-    const [set] = await readdir(join(sandbox.mountpoint, 'snapshots'));
-    photos = join(sandbox.mountpoint, 'snapshots', set!, 'latest');
+    photos = join(sandbox.mountpoint, 'snapshots/photos/latest');
   });
   afterAll(async () => {
     await ok(['umount', sandbox.mountpoint]);
@@ -344,7 +365,7 @@ describe.skipIf(mountObstacle() !== null)('a mount', () => {
   });
 
   test('reads what was thawed, and goes on', async () => {
-    await json(['thaw', 'latest:/2019', '--yes', '--no-wait']);
+    await json(['thaw', 'photos@latest:/2019', '--yes', '--no-wait']);
     await vi.waitUntil(async () => (await state('2019/IMG_0.jpg')) === 'thawing', { timeout: 60_000, interval: 100 });
     expect(await state('2020/IMG_0.jpg')).toBe('frozen');
     later += 6 * HOUR;

@@ -66,6 +66,8 @@ export interface S3Server {
   faults: Fault[];
   chaos: { rate: number; kinds: FaultKind[] };
   readonly objects: {
+    /** Objects of cold classes are read at once, as on servers whose classes only bear those names. */
+    freezes: boolean;
     put(bucket: string, key: string, object: { body: Uint8Array }): void;
     makeBucket(name: string, options?: { lock?: boolean }): void;
     readonly buckets: Map<string, { lock: boolean; keys: Map<string, { versions: StoredVersion[] }> }>;

@@ -74,6 +74,7 @@ test('what is not frozen is hot, whatever its class, and cannot be thawed', asyn
     expect(await store.coldState(NAME)).toMatchObject({ storageClass, state: 'hot', until: null });
     await expectCode(store.thaw(NAME, { tier: 'standard', days: 1 }), 'unsupported');
   }
+  bucket = `cold-${count++}`;
   const store = await frozen('GLACIER');
   await store.put('index/ab/x.rix', Buffer.from('x'));
   expect(await store.coldState('index/ab/x.rix')).toMatchObject({ storageClass: 'STANDARD', state: 'hot' });
@@ -95,6 +96,19 @@ test('a data archive can be kept hot, small or in parts', async () => {
     expect(await store.coldState(`data/ab/${name}.roz`)).toMatchObject({ storageClass: 'STANDARD', state: 'hot' });
     await store.putFile(`data/cd/${name}.roz`, path);
     expect((await store.coldState(`data/cd/${name}.roz`))?.state).toBe('frozen');
+  }
+});
+
+test('a server whose classes only bear the names of cold ones freezes nothing', async () => {
+  server.objects.freezes = false;
+  try {
+    const store = await frozen('GLACIER');
+    await store.put('data/ab/y.roz', Buffer.from('y'));
+    server.reset();
+    for (const name of [NAME, NAME, 'data/ab/y.roz']) expect((await store.coldState(name))?.state).toBe('hot');
+    expect(server.count('GetObject')).toBe(1);
+  } finally {
+    server.objects.freezes = true;
   }
 });
 

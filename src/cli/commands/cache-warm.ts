@@ -2,6 +2,7 @@ import { RozenError } from '../../errors.ts';
 import { isRemote } from '../../store/object-store.ts';
 import type { Context } from '../context.ts';
 import { formatCount, formatSize } from '../display.ts';
+import { requireHot } from '../frozen.ts';
 import { Places } from '../places.ts';
 import { parseCacheSize } from '../values.ts';
 import { type CacheOptions, cacheFolder } from './cache-clear.ts';
@@ -30,7 +31,9 @@ export async function run(context: Context, args: string[], options: Options): P
     let pages = 0;
     let blocks = 0;
     for (const text of args.length === 0 ? ['latest'] : args) {
-      const { reader, inode, attributes } = await places.open(text);
+      const place = await places.open(text);
+      const { reader, inode, attributes } = place;
+      if (options.content) await requireHot(context, store, [place]);
       pages += await warmPages(reader, (done) => progress.update({ files: done, current: `pages of ${text}` }));
       if (!options.content) continue;
       const { fetcher } = await places.opener();

@@ -70,13 +70,12 @@ async function ofPlace(context: Context, text: string, { table, days }: By): Pro
   const places = new Places(context, repository);
   try {
     const place = await places.open(text);
-    const { downloads, neededPacks } = await import('../../snapshot/cold/packs.ts');
+    const { downloadOf, neededPacks } = await import('../../snapshot/cold/packs.ts');
     const { coldPacks } = await import('../../snapshot/cold/thaw.ts');
     const { readCost } = await import('../../snapshot/cold/estimate.ts');
     const needed = await neededPacks(place);
     const packs = await coldPacks(repository.store, needed, context.signal);
-    const wanted = await downloads(place.reader, needed, context.signal);
-    const reads = packs.map(({ id, storageClass }) => ({ ...wanted.get(id)!, storageClass }));
+    const reads = packs.map(({ storageClass }, i) => ({ ...downloadOf(needed[i]!), storageClass }));
     const ways = { thaw: await thawCosts(table, packs, days), read: readCost(table, reads) };
     const { out } = context;
     const bytes = packs.reduce((all, { size }) => all + size, 0);

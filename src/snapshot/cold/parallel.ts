@@ -1,11 +1,9 @@
-import { RozenError } from '../../errors.ts';
-
 /** So many requests are on their way at once, beside the retries that a store makes on its own. */
 const AT_ONCE = 16;
 
 /**
  * Works through a list, some items at a time, in order. The first failure, or the signal, ends it when what is under way has ended;
- * 'interrupted' after the signal.
+ * what the signal was aborted with after the signal.
  */
 export async function inParallel<T>(
   items: readonly T[],
@@ -26,11 +24,5 @@ export async function inParallel<T>(
   };
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, go));
   if (failure !== undefined) throw failure;
-  if (signal?.aborted === true) throw interruptedThaw();
-}
-
-export function interruptedThaw(): RozenError {
-  return new RozenError('interrupted', 'thawing was interrupted', {
-    hint: 'what was asked for comes all the same; run the same command again to go on',
-  });
+  signal?.throwIfAborted();
 }

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { corrupt, RozenError } from '../../errors.ts';
 import type { ColdState, ObjectStore, ThawTier } from '../../store/object-store.ts';
 import type { NeededPack } from './packs.ts';
-import { inParallel, interruptedThaw } from './parallel.ts';
+import { inParallel } from './parallel.ts';
 
 /** A pack and how it lies in the store now. */
 export interface ColdPack
@@ -58,14 +58,27 @@ export async function requestThaw(
 ): Promise<void> {
   const { tier, days, asked } = request;
   const frozen = packs.filter(({ state }) => state === 'frozen');
-  await inParallel(
-    frozen,
-    async (pack) => {
-      await store.thaw(pack.object, { tier, days });
-      asked?.(pack);
-    },
+  await orInterrupted(
     signal,
+    inParallel(
+      frozen,
+      async (pack) => {
+        await store.thaw(pack.object, { tier, days });
+        asked?.(pack);
+      },
+      signal,
+    ),
   );
+}
+
+/** After the signal it is said how to go on, whatever noticed it first. */
+function orInterrupted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  return work.catch((error) => {
+    if (!signal.aborted) throw error;
+    throw new RozenError('interrupted', 'thawing was interrupted', {
+      hint: 'what was asked for comes all the same; run the same command again to go on',
+    });
+  });
 }
 
 /** What a wait tells each time it has looked. */
@@ -84,7 +97,15 @@ export interface ThawProgress {
  *
  * @throws 'interrupted' after the signal; 'io' when a pack that was asked for is frozen again
  */
-export async function waitForThaw(
+export function waitForThaw(
+  thaw: ThawOptions,
+  packs: readonly ColdPack[],
+  options: { pollMs: number; progress?: (progress: ThawProgress) => void },
+): Promise<void> {
+  return orInterrupted(thaw.signal, wait(thaw, packs, options));
+}
+
+async function wait(
   { store, signal }: ThawOptions,
   packs: readonly ColdPack[],
   options: { pollMs: number; progress?: (progress: ThawProgress) => void },
@@ -110,8 +131,6 @@ export async function waitForThaw(
     const ready = packs.length - waiting.length;
     options.progress?.({ ready, total: packs.length, readyBytes: totalBytes - sum(waiting), totalBytes, trouble });
     if (waiting.length === 0) return;
-    await delay(options.pollMs, undefined, { signal }).catch(() => {
-      throw interruptedThaw();
-    });
+    await delay(options.pollMs, undefined, { signal });
   }
 }

@@ -8,11 +8,11 @@ import { EntryWalk, forEachStep } from './entry-walk.ts';
 export async function forEachContent(
   reader: SnapshotReader,
   place: { inode: number; attributes: Attributes },
-  visit: (extents: readonly Extent[]) => void,
+  visit: (extents: readonly Extent[]) => void | Promise<void>,
 ): Promise<void> {
   const isFile = ({ mode }: Attributes): boolean => (mode & S_IFMT) === S_IFREG;
   if (isFile(place.attributes)) {
-    visit(await fileExtents(reader, place.attributes));
+    await visit(await fileExtents(reader, place.attributes));
     return;
   }
   const inodes = new InodeLookup(reader);
@@ -22,7 +22,7 @@ export async function forEachContent(
     () => walk.next(),
     async ({ inode }) => {
       const attributes = await retrying(reader, () => inodes.get(inode));
-      if (isFile(attributes)) visit(await fileExtents(reader, attributes));
+      if (isFile(attributes)) await visit(await fileExtents(reader, attributes));
     },
   );
 }
