@@ -21,3 +21,8 @@ export function entryUrl(name: keyof typeof ENTRIES): URL {
 export function packageUrl(): URL {
   return new URL('../package.json', import.meta.url);
 }
+
+/** The price table that comes with Rozen. */
+export function pricesUrl(): URL {
+  return new URL('../prices.toml', import.meta.url);
+}

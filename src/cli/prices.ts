@@ -2,18 +2,17 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { pricesUrl } from '../entries.ts';
 import { RozenError } from '../errors.ts';
 import { reasonOf } from '../posix/reason.ts';
 import { configHome } from '../repository/paths.ts';
 import { type PriceTable, readPriceTable } from '../snapshot/cold/prices.ts';
 
-const SHIPPED = fileURLToPath(new URL('../../prices.toml', import.meta.url));
-
 /** Path of the table that counts. */
 export function pricesPath(named: string | undefined): string {
   if (named !== undefined) return named;
   const own = join(configHome(), 'prices.toml');
-  return existsSync(own) ? own : SHIPPED;
+  return existsSync(own) ? own : fileURLToPath(pricesUrl());
 }
 
 /** The text of a table. Throws 'usage' when it cannot be read. */

@@ -65,7 +65,7 @@ export class Home {
  * The output is all that the terminal showed, echo included.
  */
 export async function onTerminal(
-  home: Home,
+  home: Pick<Home, 'dir' | 'env'>,
   args: string[],
   answers: { after: string; type: string }[],
   env: Record<string, string> = {},

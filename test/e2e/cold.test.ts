@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ENOMEDIUM } from '../../src/posix/errno.ts';
+import { onTerminal } from '../cli/rozen.ts';
 import { useBucket } from '../s3/bucket.ts';
 import { CREDENTIALS, type S3Server, startS3 } from '../s3/server.mjs';
 import { compareFolders } from './compare.ts';
@@ -207,6 +208,21 @@ describe('thaw', () => {
     expect((await ok(['thaw', 'latest', '--days', 'x'], 2)).stderr).toMatch(/--days/);
     expect((await ok(['thaw', 'latest', '--poll', '5'], 2)).stderr).toMatch(/--poll/);
     expect((await ok(['restore', 'latest', '--target', '/x', '--tier', 'bulk'], 2)).stderr).toMatch(/add --thaw/);
+    expect(changing()).toBe(0);
+  });
+
+  test('takes no for an answer', async () => {
+    const ask = (type: string) => onTerminal(sandbox, ['thaw', 'latest:/2019'], [{ after: '[y/N] ', type }]);
+    for (const [type, code, says] of [
+      ['n\r', 7, /it stays frozen/],
+      ['\r', 7, /it stays frozen/],
+      ['\x03', 130, /nothing was done/],
+    ] as const) {
+      const answered = await ask(type);
+      expect(answered.shown).toMatch(/thaw 3 packs\? \[y\/N\]/);
+      expect(answered.shown).toMatch(says);
+      expect(answered.code).toBe(code);
+    }
     expect(changing()).toBe(0);
   });
 

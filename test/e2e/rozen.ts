@@ -178,7 +178,7 @@ function readableByOthers(path: string): boolean {
 }
 
 function copyProgram(to: string): string {
-  for (const name of ['bin', 'dist', 'package.json', 'prices.toml', 'node_modules']) {
+  for (const name of ['bin', 'bundle', 'package.json', 'prices.toml', 'node_modules']) {
     if (existsSync(join(project, name)))
       cpSync(join(project, name), join(to, name), { recursive: true, dereference: false });
   }
