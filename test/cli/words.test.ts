@@ -6,10 +6,13 @@ import {
   formatSize,
   isoTime,
   jsonName,
+  plural,
   printableName,
 } from '../../src/cli/display.ts';
 import { EXIT, exitCodeOf } from '../../src/cli/exit.ts';
 import { asRozenError, errorLine } from '../../src/cli/failure.ts';
+import { shellWord } from '../../src/cli/frozen.ts';
+import { formatHours, formatMoney } from '../../src/cli/prices.ts';
 import { progressText, RateMeter } from '../../src/cli/progress.ts';
 import { typeByte } from '../../src/cli/prompt.ts';
 import { nearest, parsePercent, parseSize } from '../../src/cli/values.ts';
@@ -43,6 +46,33 @@ test('names cannot steer the terminal, and bytes that are no UTF-8 are kept', ()
   expect(printableName(Buffer.from('\ufffd'))).toBe('\ufffd');
   expect(jsonName('path', Buffer.from('ü'))).toEqual({ path: 'ü' });
   expect(jsonName('path', Buffer.from([0xff]))).toEqual({ path: '\ufffd', pathBase64: '/w==' });
+});
+
+test('numbers of things, hours and money', () => {
+  expect([plural(1, 'day'), plural(2, 'day'), plural(1, 'entry'), plural(1234, 'entry')]).toEqual([
+    '1 day',
+    '2 days',
+    '1 entry',
+    '1,234 entries',
+  ]);
+  expect([0.1, 1, 12, 4.26].map(formatHours)).toEqual(['6 minutes', '1 hour', '12 hours', '4.3 hours']);
+  expect([0, 0.0001, 0.005, 12.345].map((sum) => formatMoney(sum, 'EUR'))).toEqual([
+    '0.00 EUR',
+    'under 0.01 EUR',
+    '0.01 EUR',
+    '12.35 EUR',
+  ]);
+});
+
+test('a word for a shell is quoted as far as it must be', () => {
+  expect(['5f3a:/2019', '', 'a b', "it's", '$HOME'].map(shellWord)).toEqual([
+    '5f3a:/2019',
+    "''",
+    "'a b'",
+    "'it'\\''s'",
+    "'$HOME'",
+  ]);
+  expect(shellWord(Buffer.from([0x61, 0xff, 0x27, 0x0a]))).toBe("$'a\\xff\\x27\\x0a'");
 });
 
 test('sizes and percentages are read', () => {

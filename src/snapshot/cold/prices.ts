@@ -3,7 +3,7 @@ import { RozenError } from '../../errors.ts';
 import { THAW_TIERS, type ThawTier } from '../../store/object-store.ts';
 
 /** Thawing from one class at one speed. */
-export interface ThawPrice {
+interface ThawPrice {
   /** Until it can be read. */
   hours: number;
   /** For each GB. */
@@ -114,7 +114,7 @@ function dateText(value: unknown, wrong: (key: string, must: string) => RozenErr
   return day;
 }
 
-export function isTier(text: string): text is ThawTier {
+function isTier(text: string): text is ThawTier {
   return (THAW_TIERS as readonly string[]).includes(text);
 }
 
