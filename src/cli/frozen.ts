@@ -16,7 +16,7 @@ export async function requireHot(context: Context, store: ObjectStore, places: r
   const thawing = cold.filter(({ state }) => state === 'thawing').length;
   const bytes = cold.reduce((sum, { size }) => sum + size, 0);
   throw frozenContent(
-    `${plural(cold.length, 'pack')} (${formatSize(bytes)}) that hold it lie in cold storage${thawing > 0 ? `, ${thawing} of them on their way` : ''}`,
+    `${plural(cold.length, 'pack')} of it (${formatSize(bytes)}) ${cold.length === 1 ? 'is' : 'are'} in cold storage${thawing > 0 ? `, ${thawing} of them on their way` : ''}`,
     thawCommand(context, places.map(placeName)),
   );
 }

@@ -61,7 +61,7 @@ async function ofRepository(context: Context, { table, days }: By): Promise<void
   for (const { storageClass } of classes.filter(({ perMonth }) => perMonth === null))
     out.warning(`${storageClass}: the table has no price for it`);
   out.line('');
-  out.line(`reading back all ${plural(packs.length, 'data archive')}:`);
+  out.line(`reading everything back, ${plural(packs.length, 'data archive')}:`);
   for (const line of wayLines(ways, table, days)) out.line(line);
 }
 
