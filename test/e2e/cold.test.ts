@@ -182,6 +182,15 @@ describe('cost', () => {
     expect(changing()).toBe(0);
   });
 
+  test("of a folder on this machine is nobody's business, and nothing there is ever frozen", async () => {
+    const local = ['-r', join(sandbox.dir, 'local')];
+    await ok([...local, 'init']);
+    expect((await ok([...local, 'cost'], 2)).stderr).toMatch(/nobody is paid for it/);
+    const key = { ROZEN_IDENTITY_FILE: '' };
+    await ok([...local, 'backup', join(source, '2019'), '--set', 's'], 0, key);
+    expect((await ok([...local, 'thaw', 's@latest'], 0, key)).stdout).toMatch(/nothing of it is frozen/);
+  });
+
   test('the table can be another one', async () => {
     const table = (await ok(['cost', '--print-prices'])).stdout;
     expect(table).toMatch(/^currency = "USD"/m);
@@ -203,6 +212,11 @@ describe('thaw', () => {
     const { stderr } = await ok(['thaw', 'latest', '--dry-run', '--tier', 'bulk', '--days', '14']);
     expect(stderr).toMatch(/6 frozen \(\d.*MiB\)/);
     expect(stderr).toMatch(/bulk: some 12 hours; .* copies of 14 days \(prices of Amazon S3/);
+    const target = join(sandbox.dir, 'never');
+    const tried = await ok(['restore', 'latest', '--target', target, '--thaw', '--dry-run', '--tier', 'bulk']);
+    expect(tried.stderr).toMatch(/6 frozen/);
+    expect(tried.stdout).toMatch(/nothing was written/);
+    expect(existsSync(target)).toBe(false);
     expect((await ok(['thaw', 'latest'], 2)).stderr).toMatch(/thaw 6 packs\?; thawing costs money: add --yes/);
     expect((await ok(['thaw'], 2)).stderr).toMatch(/needs to know what/);
     expect((await ok(['thaw', 'latest', '--days', 'x'], 2)).stderr).toMatch(/--days/);

@@ -1,8 +1,9 @@
+import { RozenError } from '../../errors.ts';
 import type { ClassCost, ReadCost, ThawCost } from '../../snapshot/cold/estimate.ts';
 import type { PriceTable } from '../../snapshot/cold/prices.ts';
 import type { ColdPack } from '../../snapshot/cold/thaw.ts';
 import type { ObjectInfo } from '../../store/object-store.ts';
-import { THAW_TIERS } from '../../store/object-store.ts';
+import { isRemote, THAW_TIERS } from '../../store/object-store.ts';
 import type { Context } from '../context.ts';
 import { formatCount, formatSize, formatTable, plural } from '../display.ts';
 import { Places } from '../places.ts';
@@ -26,6 +27,11 @@ export async function run(context: Context, args: string[], options: Options): P
     context.out.write(readPrices(pricesPath(options.prices)));
     return;
   }
+  const store = await context.store();
+  if (!isRemote(store))
+    throw new RozenError('usage', `${store.location} lies on this machine: nobody is paid for it`, {
+      hint: 'only buckets are',
+    });
   const days = parseDays(options.days ?? '7', '--days');
   const table = await loadPrices(options.prices);
   if (args.length === 0) await ofRepository(context, { table, days });
