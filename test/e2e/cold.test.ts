@@ -312,7 +312,7 @@ test('a WORM set whose archived content is frozen tells what diverged, and resto
   mkdirSync(folder);
   const original = randomBytes(300 * KIB);
   writeFileSync(path, original);
-  await ok(['backup', folder, '--set', 'worm', '--mode', 'worm']);
+  await ok(['backup', folder, '--set', 'worm', '--mode', 'worm', '--archive-size', '256K']);
   const changed = Buffer.from(original);
   changed[200 * KIB]! ^= 1;
   writeFileSync(path, changed);
