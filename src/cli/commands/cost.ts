@@ -75,7 +75,7 @@ async function ofPlace(context: Context, text: string, { table, days }: By): Pro
   const repository = await context.open('read');
   const places = new Places(context, repository);
   try {
-    const place = await places.open(text);
+    const place = await places.openToRead(text);
     const { downloadOf, neededPacks } = await import('../../snapshot/cold/packs.ts');
     const { coldPacks } = await import('../../snapshot/cold/thaw.ts');
     const { readCost } = await import('../../snapshot/cold/estimate.ts');

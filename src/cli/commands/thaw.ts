@@ -42,7 +42,7 @@ async function thawPlaces(context: Context, args: readonly string[], wish: Wish)
   const places = new Places(context, repository);
   try {
     const opened = [];
-    for (const text of args) opened.push(await places.open(text));
+    for (const text of args) opened.push(await places.openToRead(text));
     const needed = await packsOf(opened, true);
     return await thawPacks(context, { store: repository.store, needed, what: args.join(', ') }, wish);
   } finally {

@@ -296,12 +296,12 @@ export class SnapshotTree {
     return found;
   }
 
-  /** Rows of the archives that hold a file's content, each once, in order of use; the first `most` of them. */
-  contentRows(ino: number, most = ARCHIVES_NAMED): number[] {
+  /** Rows of the archives that hold a file's content, by the trees of `through`, each once, in order of use; the first `most` of them. */
+  contentRows(ino: number, most = ARCHIVES_NAMED, through: SnapshotTree = this): number[] {
     const version = this.contentVersion(ino);
     const found = new Set<number>();
     if (version < 0) return [];
-    const cursor = this.cursor('extents');
+    const cursor = through.cursor('extents');
     for (let on = cursor.seek(ino, version); on && found.size < most; on = cursor.next()) {
       const page = cursor.page!;
       if (page.num(EXTENT.inode, cursor.index) !== ino || page.num(EXTENT.version, cursor.index) !== version) break;

@@ -179,8 +179,7 @@ export class SnapshotVfs implements Vfs {
         this.#board.count(COUNT.bytesRead, length);
       };
       const tree = this.#tree(slot);
-      const through = this.#virtual.snapshot(slot)?.snapshot.contentSlot;
-      tree.extents(ino, range, visit, through === undefined ? tree : this.#tree(through));
+      tree.extents(ino, range, visit, this.#contentTree(tree));
     } catch (error) {
       this.#blocks.release(held);
       throw this.#refusal(error);
@@ -345,10 +344,17 @@ export class SnapshotVfs implements Vfs {
     return undefined;
   }
 
+  /** Through which the contents of a snapshot are read. */
+  #contentTree(tree: SnapshotTree): SnapshotTree {
+    const through = this.#virtual.snapshot(tree.slot)?.snapshot.contentSlot;
+    return through === undefined ? tree : this.#tree(through);
+  }
+
   /** Of all archives that a file's content lies in: frozen when one is. Throws Miss when that must be asked. */
   #stateOf(tree: SnapshotTree, ino: number): Warmth {
     if (!this.#options.remote) return 'hot';
-    const ids = tree.archiveIds(tree.contentRows(ino, Number.POSITIVE_INFINITY));
+    const through = this.#contentTree(tree);
+    const ids = through.archiveIds(tree.contentRows(ino, Number.POSITIVE_INFINITY, through));
     const now = Date.now();
     const unknown = ids.filter((id) => (this.#states.get(id)?.until ?? 0) <= now);
     if (unknown.length > 0) throw new StateMiss(unknown);

@@ -50,12 +50,12 @@ export class BlockSet {
  * what a WORM set keeps of old contents and of deleted files. Opens the index of each.
  */
 export async function neededPacks(place: OpenPlace, everything = false): Promise<NeededPack[]> {
-  const { reader, inode, attributes, path, snapshot } = place;
-  const uses = new Uses(reader);
+  const { reader, content = reader, inode, attributes, path, snapshot } = place;
+  const uses = new Uses(content);
   // Of a set of snapshots the tree holds what the snapshot shows, and nothing else.
-  if (path.length === 0 && (everything || snapshot.mode === 'snapshot')) await useAll(reader, uses);
+  if (path.length === 0 && (everything || snapshot.mode === 'snapshot')) await useAll(content, uses);
   else {
-    await forEachContent(reader, { inode, attributes }, async (extents) => {
+    await forEachContent(reader, { inode, attributes, content }, async (extents) => {
       for (const extent of extents) await uses.add(extent);
     });
   }

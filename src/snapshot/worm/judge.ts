@@ -240,7 +240,8 @@ export class Judge {
     } catch (error) {
       // Frozen content is put back by a run after it was thawed.
       const frozen = error instanceof RozenError && error.code === 'frozen';
-      if (error instanceof RozenError && error.code !== 'corrupt' && error.code !== 'unsupported' && !frozen) throw error;
+      if (error instanceof RozenError && error.code !== 'corrupt' && error.code !== 'unsupported' && !frozen)
+        throw error;
       const why = frozen ? 'its archived content lies in cold storage' : describe(error);
       tally.problem({ kind: 'unreadable', path, message: `not restored: ${why}` });
       return null;
