@@ -6,6 +6,7 @@ import type { Bundle } from './bundle.ts';
 import { type Config, type ConfigDraft, encodeConfig, readNewestConfig } from './config.ts';
 import { type CommitDraft, recordDraft, type SnapshotSlot } from './draft.ts';
 import { ID_SIZE, KEY_SIZE, TYPE } from './format.ts';
+import { Forwards } from './forwards.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
 import { Lineages, type LineageTop, type OnProblem } from './lineages.ts';
 import { configName } from './names.ts';
@@ -73,6 +74,8 @@ export class Repository {
   /** The owner's bundle (root secret); null for everybody else. */
   bundle: Bundle | null;
   readonly openedBy: Buffer | null;
+  /** Where archives were merged into. */
+  readonly forwards: Forwards;
   readonly #pin: Pin;
   readonly #lineages: Lineages;
   readonly #findIdentities: RepositoryParts['findIdentities'];
@@ -94,6 +97,13 @@ export class Repository {
     this.#pin = parts.pin;
     this.#keep();
     this.#findIdentities = parts.findIdentities;
+    this.forwards = new Forwards({
+      store: parts.store,
+      objects: parts.objects ?? null,
+      genesis: parts.genesis,
+      pin: parts.pin,
+      savePin: () => this.savePin(),
+    });
     this.#lineages = new Lineages({
       store: parts.store,
       objects: parts.objects,

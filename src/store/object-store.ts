@@ -6,6 +6,8 @@ export interface ObjectInfo {
   size: number;
   /** Last change by the store's clock, milliseconds since 1970. */
   modified: number;
+  /** Where the store has classes. */
+  storageClass?: string;
 }
 
 /** How a repository wants its objects to be kept. */
@@ -69,6 +71,8 @@ export interface ObjectStore {
   cannotKeep(keeping: Keeping): Promise<RozenError | null>;
   /** Locks objects for the days of `keep` from now on, and makes sure of it; nothing without such days. */
   retain(names: readonly string[]): Promise<void>;
+  /** Until when nobody can delete the object, milliseconds since 1970 (Infinity: for ever); null when nothing keeps it, or it is not there. */
+  lockedUntil(name: string): Promise<number | null>;
   unfinished(): AsyncIterable<Unfinished>;
   /** Removes what was left under way; no error when it is gone. */
   abandon(unfinished: Unfinished): Promise<void>;

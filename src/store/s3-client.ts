@@ -59,6 +59,8 @@ interface S3Head {
   modified: number;
   /** Until when nobody can delete it, milliseconds since 1970; null without such a lock. */
   lockedUntil: number | null;
+  /** As `lockedUntil`, with what a privileged user could lift (governance mode) and legal holds, which have no end. */
+  keptUntil: number | null;
 }
 
 /** Options of an object when it is made. */
@@ -80,7 +82,7 @@ export interface S3Api {
   lock(key: string, until: Date): Promise<void>;
   delete(key: string): Promise<void>;
   list(options: { prefix: string; after?: string | undefined; token?: string | undefined }): Promise<{
-    objects: { key: string; size: number; modified: number }[];
+    objects: { key: string; size: number; modified: number; storageClass: string | undefined }[];
     next: string | undefined;
   }>;
   beginUpload(key: string, options?: S3PutOptions): Promise<string>;
@@ -141,6 +143,10 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
         size: ContentLength,
         modified: LastModified?.getTime() ?? Number.NaN,
         lockedUntil: ObjectLockMode === 'COMPLIANCE' ? (ObjectLockRetainUntilDate?.getTime() ?? null) : null,
+        keptUntil:
+          answer.ObjectLockLegalHoldStatus === 'ON'
+            ? Number.POSITIVE_INFINITY
+            : (ObjectLockRetainUntilDate?.getTime() ?? null),
       };
     },
     async put(Key, Body, options) {
@@ -155,10 +161,11 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
     async list({ prefix, after, token }) {
       const input = { Bucket, Prefix: prefix, StartAfter: after, ContinuationToken: token };
       const page = await client.send(new ListObjectsV2Command(input), limit());
-      const objects = (page.Contents ?? []).map(({ Key = '', Size, LastModified }) => ({
+      const objects = (page.Contents ?? []).map(({ Key = '', Size, LastModified, StorageClass }) => ({
         key: Key,
         size: Size ?? Number.NaN,
         modified: LastModified?.getTime() ?? Number.NaN,
+        storageClass: StorageClass,
       }));
       return { objects, next: page.IsTruncated ? (page.NextContinuationToken ?? '') : undefined };
     },

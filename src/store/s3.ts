@@ -196,7 +196,7 @@ export class S3Store implements ObjectStore {
     do {
       const after = token === undefined && last !== '' ? root + last : undefined;
       const page = await this.#call('', (api) => api.list({ prefix: root + prefix, after, token }));
-      for (const { key, size, modified } of page.objects) {
+      for (const { key, size, modified, storageClass } of page.objects) {
         const name = key.slice(root.length);
         if (!key.startsWith(root + prefix) || !Number.isSafeInteger(size))
           throw this.#nonsense(prefix, 'lists nonsense');
@@ -207,7 +207,7 @@ export class S3Store implements ObjectStore {
           throw this.#nonsense(prefix, 'lists out of order');
         }
         last = name;
-        yield { name, size, modified };
+        yield { name, size, modified, ...(storageClass === undefined ? {} : { storageClass }) };
       }
       if (page.next === '' || (page.next !== undefined && page.next === token))
         throw this.#nonsense(prefix, 'breaks a list off');
@@ -248,6 +248,17 @@ export class S3Store implements ObjectStore {
     names.forEach(checkObjectName);
     const keys = names.map((name) => this.#place.prefix + name);
     await this.#call('', (api) => lockObjects({ api, days, translate: this.#ofKey }, keys));
+  }
+
+  async lockedUntil(name: string): Promise<number | null> {
+    checkObjectName(name);
+    return this.#call(name, async (api, key) => {
+      const head = await api.head(key).catch((error) => {
+        if (s3Status(error) !== 404) throw error;
+        return null;
+      });
+      return head?.keptUntil ?? null;
+    });
   }
 
   async *unfinished(): AsyncIterable<Unfinished> {
