@@ -186,7 +186,8 @@ export class BlockReader {
     }
     const count = access.blockOffsets?.length ?? 0;
     const end = Math.min(block + 1 + AHEAD_BLOCKS, count);
-    if (this.#ahead?.handle !== access.handle || this.#aheadNext <= block || this.#aheadNext > end) this.#aheadNext = block + 1;
+    if (this.#ahead?.handle !== access.handle || this.#aheadNext <= block || this.#aheadNext > end)
+      this.#aheadNext = block + 1;
     this.#ahead = access;
     this.#aheadEnd = end;
     if (access.path !== null) this.#hint(access, block);

@@ -42,7 +42,9 @@ export interface ArchiveAccess {
 export function placeInStream(access: ArchiveAccess, offset: number, length: number): number {
   const place = access.streamStart + offset;
   if (place + length > access.streamEnd)
-    throw corrupt(`${access.object}: content ends at ${place + length} in its stream, what was merged at ${access.streamEnd}`);
+    throw corrupt(
+      `${access.object}: content ends at ${place + length} in its stream, what was merged at ${access.streamEnd}`,
+    );
   return place;
 }
 

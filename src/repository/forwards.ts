@@ -143,10 +143,7 @@ export class Forwards {
    * Writes the next record; `draft` is asked again, after the new records were read, when another machine was faster, and ends
    * it by answering null. Returns once the store shows it.
    */
-  async append(
-    rootSecret: Buffer,
-    draft: () => Merge | null,
-  ): Promise<ForwardRecord | null> {
+  async append(rootSecret: Buffer, draft: () => Merge | null): Promise<ForwardRecord | null> {
     const { store, genesis } = this.#options;
     await this.refresh();
     for (;;) {
@@ -173,7 +170,8 @@ export class Forwards {
     const { store, pin } = this.#options;
     let newest = 0;
     const after = this.#records.length === 0 ? {} : { after: forwardName(this.#records.length) };
-    for await (const { name } of store.list(FORWARD_PREFIX, after)) newest = Math.max(newest, parseForwardName(name) ?? 0);
+    for await (const { name } of store.list(FORWARD_PREFIX, after))
+      newest = Math.max(newest, parseForwardName(name) ?? 0);
     newest = Math.max(newest, this.#records.length);
     const seen = pin.forward?.number ?? 0;
     if (newest < seen) throw this.#rolledBack(`${forwardName(seen)}, which this machine has seen, is gone`);

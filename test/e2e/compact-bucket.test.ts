@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { S3Store } from '../../src/store/s3.ts';
 import { parseS3Place } from '../../src/store/s3-place.ts';
 import { accessEnvironment, endServer, type S3Access, startServer, useBucket } from '../s3/bucket.ts';
+import { CREDENTIALS, type S3Request, startS3 } from '../s3/server.mjs';
 import { noise } from './odd-tree.ts';
 import { mountObstacle, Sandbox } from './rozen.ts';
 
@@ -99,4 +100,89 @@ test('what is locked stays, and its successor is locked before anything leads th
   sandbox.ok(['restore', 's@latest', '--target', target]);
   expectFolder(target, contents);
   expect(sandbox.json(['verify', '--read-data'])).toMatchObject({ findings: [] });
+});
+
+test('killed with each request that changes anything, the next run ends it', async () => {
+  const server = await startS3({ buckets: ['kills'] });
+  const sandbox = new Sandbox();
+  sandboxes.push(sandbox);
+  // The server is in this process: nothing may block it.
+  const run = (args: string[], started?: (kill: () => void) => void) =>
+    new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) => {
+      const one = sandbox.start(args);
+      const result = { stdout: '', stderr: '' };
+      one.stdout.on('data', (bytes) => (result.stdout += bytes));
+      one.stderr.on('data', (bytes) => (result.stderr += bytes));
+      one.once('close', (code) => resolve({ code, ...result }));
+      started?.(() => one.kill('SIGKILL'));
+    });
+  const ok = async (args: string[]) => {
+    const result = await run(args);
+    if (result.code !== 0) throw new Error(`rozen ${args.join(' ')}: ${result.code}\n${result.stdout}${result.stderr}`);
+    return result.stdout;
+  };
+  const keys = server.objects.buckets.get('kills')!.keys;
+  const names = (prefix: string) =>
+    [...keys].filter(([key, { versions }]) => key.startsWith(prefix) && !versions.at(-1)!.deleted).map(([key]) => key);
+  try {
+    useBucket(sandbox, { endpoint: server.endpoint, ...CREDENTIALS }, 'kills/r');
+    await ok(['init']);
+    const key = join(sandbox.dir, 'owner.txt');
+    await ok(['key', 'export', '--owner', key]);
+    sandbox.env.ROZEN_IDENTITY_FILE = key;
+    delete sandbox.env.ROZEN_PASSWORD;
+    const source = join(sandbox.dir, 'source');
+    mkdirSync(source);
+    const contents = new Map<string, Buffer>();
+    const more = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        const name = `file ${contents.size}`;
+        contents.set(name, noise(100 * KIB + contents.size, contents.size + 1));
+        writeFileSync(join(source, name), contents.get(name)!);
+        await ok(['backup', source, '--set', 's']);
+      }
+    };
+    // Four archives of 100 KiB are a full one, which is left alone ever after.
+    const args = ['compact', '--grace', '0', '--archive-size', '400K'];
+    let kills = 0;
+    for (let at = 1; ; at++) {
+      await more(4);
+      let seen = 0;
+      let kill: (() => void) | null = null;
+      const counts = ({ operation }: S3Request) => /^(?:Put|Delete|Complete)/.test(operation);
+      server.faults = [
+        {
+          kind: '500',
+          match: (request) => {
+            if (kill !== null && counts(request) && ++seen === at) kill();
+            return false;
+          },
+        },
+      ];
+      const { code } = await run(args, (it) => {
+        kill = it;
+      });
+      server.faults = [];
+      if (seen < at) {
+        expect(code).toBe(0);
+        break;
+      }
+      kills++;
+      const what = `killed with change ${at}`;
+      expect(JSON.parse(await ok(['--json', 'verify', '--read-data'])).findings, what).toEqual([]);
+      await ok(args);
+      expect(names('r/data/'), what).toHaveLength(at);
+      expect(names('r/index/'), what).toHaveLength(at);
+      expect(JSON.parse(await ok(['--json', 'verify', '--read-data'])), what).toMatchObject({
+        findings: [],
+        notes: [],
+      });
+      const target = join(sandbox.dir, `restored ${at}`);
+      await ok(['restore', 's@latest', '--target', target]);
+      expectFolder(target, contents);
+    }
+    expect(kills).toBeGreaterThanOrEqual(11);
+  } finally {
+    await server.close();
+  }
 });

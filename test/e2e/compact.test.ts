@@ -84,7 +84,9 @@ describe('one repository', () => {
     // The kernel's pages do not help: each older snapshot is read for the first time.
     for (const time of readdirSync(join(sandbox.mountpoint, 'snapshots', 's'))) {
       for (const name of readdirSync(join(sandbox.mountpoint, 'snapshots', 's', time)))
-        expect(readFileSync(join(sandbox.mountpoint, 'snapshots', 's', time, name)).equals(contents.get(name)!)).toBe(true);
+        expect(readFileSync(join(sandbox.mountpoint, 'snapshots', 's', time, name)).equals(contents.get(name)!)).toBe(
+          true,
+        );
     }
     sandbox.unmount();
   });

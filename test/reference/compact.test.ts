@@ -16,7 +16,8 @@ const { compact } = (await import(
 
 async function objectsOf(place: Place): Promise<Objects> {
   const objects: Objects = new Map();
-  for (const name of await place.objects('')) objects.set(name, new Uint8Array(readFileSync(place.store.localPath(name))));
+  for (const name of await place.objects(''))
+    objects.set(name, new Uint8Array(readFileSync(place.store.localPath(name))));
   return objects;
 }
 
@@ -81,7 +82,10 @@ test('rows of old snapshots lead to their bytes, and records in merged streams t
   expect(followed).toBeGreaterThanOrEqual(contents.size);
 
   const salvaged = new Map(
-    salvageFiles([...archives.values()], contentIdKey).map(({ name, content }) => [Buffer.from(name).toString(), content]),
+    salvageFiles([...archives.values()], contentIdKey).map(({ name, content }) => [
+      Buffer.from(name).toString(),
+      content,
+    ]),
   );
   for (const [name, bytes] of contents) expect(Buffer.from(salvaged.get(name)!).equals(bytes), name).toBe(true);
 });

@@ -152,14 +152,18 @@ test('a record says nothing that cannot be', () => {
   const { secret, public: rootKey } = generateSigningKey();
   const genesis = { repositoryId: randomBytes(16), rootKey } as Repository['genesis'];
   const encode = (more: Partial<ForwardRecord>) =>
-    encodeForward({ number: 1, previous: null, created: 1, ...merge([randomBytes(16), randomBytes(16)]), ...more }, genesis, secret);
+    encodeForward(
+      { number: 1, previous: null, created: 1, ...merge([randomBytes(16), randomBytes(16)]), ...more },
+      genesis,
+      secret,
+    );
   const decode = (bytes: Buffer) => decodeForward(bytes, { genesis, number: 1, what: 'it' });
   expect(decode(encode({})).sources).toHaveLength(2);
   const overlapping = merge([randomBytes(16), randomBytes(16)]).sources.map((source) => ({ ...source, block: 0 }));
   expect(() => decode(encode({ sources: overlapping }))).toThrow(/two archives were merged into block 0/);
-  expect(() => decodeForward(encode({}), { genesis: { ...genesis, repositoryId: randomBytes(16) }, number: 1, what: 'it' })).toThrow(
-    /forged/,
-  );
+  expect(() =>
+    decodeForward(encode({}), { genesis: { ...genesis, repositoryId: randomBytes(16) }, number: 1, what: 'it' }),
+  ).toThrow(/forged/);
 });
 
 test('records that go round in circles end', () => {

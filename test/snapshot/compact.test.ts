@@ -3,15 +3,17 @@ import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import type { CompactOptions, CompactReport } from '../../src/snapshot/compact/compact.ts';
 import { CountingStore } from '../../src/store/counting.ts';
-import { RemoteStore } from '../store/remote.ts';
 import { noise } from '../e2e/odd-tree.ts';
+import { RemoteStore } from '../store/remote.ts';
 import { contentOfVersion, Place, settle } from './machine.ts';
 
 vi.setConfig({ testTimeout: 120_000 });
 
 /* Tests must not mix what was built with what it was built from. */
 const built = (path: string) => import(new URL(`../../dist/${path}`, import.meta.url).href);
-const { compact } = (await built('snapshot/compact/compact.js')) as typeof import('../../src/snapshot/compact/compact.ts');
+const { compact } = (await built(
+  'snapshot/compact/compact.js',
+)) as typeof import('../../src/snapshot/compact/compact.ts');
 const { verify } = (await built('snapshot/verify/verify.js')) as typeof import('../../src/snapshot/verify/verify.ts');
 
 const DAY = 86_400_000;

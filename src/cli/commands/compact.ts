@@ -42,7 +42,11 @@ export async function run(context: Context, _args: string[], options: Options): 
       },
       {
         progress: ({ phase, bytesDone, bytesTotal }) =>
-          progress.update({ bytes: bytesDone, ...(bytesTotal === 0 ? {} : { totalBytes: bytesTotal }), current: phase }),
+          progress.update({
+            bytes: bytesDone,
+            ...(bytesTotal === 0 ? {} : { totalBytes: bytesTotal }),
+            current: phase,
+          }),
         problem: (object, message) => out.warning(message.startsWith(object) ? message : `${object}: ${message}`),
       },
     );
@@ -87,7 +91,11 @@ function reportLines(report: CompactReport): string[] {
     lines.push(
       `${packs(locked)}, merged, are locked${Number.isFinite(locked.until) ? ` until ${until(locked.until)}` : ''}: the store keeps them`,
     );
-  lines.push(dryRun ? 'nothing was written (--dry-run)' : `done in ${formatElapsed((report.finishedAt - report.startedAt) / 1000)}`);
+  lines.push(
+    dryRun
+      ? 'nothing was written (--dry-run)'
+      : `done in ${formatElapsed((report.finishedAt - report.startedAt) / 1000)}`,
+  );
   return lines;
 }
 

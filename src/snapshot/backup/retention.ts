@@ -3,7 +3,14 @@
 import { KIND_DATA } from '../../archive/format.ts';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
 import { ARCHIVE, TREES, type TreeRoot } from '../../archive/tree/schema.ts';
-import { archiveName, CONFIG_PREFIX, FORWARD_PREFIX, GENESIS_NAME, indexName, KEYS_PREFIX } from '../../repository/names.ts';
+import {
+  archiveName,
+  CONFIG_PREFIX,
+  FORWARD_PREFIX,
+  GENESIS_NAME,
+  indexName,
+  KEYS_PREFIX,
+} from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 import type { ArchiveFacts } from './archive-rows.ts';
 

@@ -136,8 +136,7 @@ class Run {
       this.#bytesDone = before;
       // What vanished was merged by somebody else; all else is damage.
       await repository.forwards.refresh();
-      if (repository.forwards.known(error.source.id) === null)
-        this.#problem(dataName(error.source.id), error.cause);
+      if (repository.forwards.known(error.source.id) === null) this.#problem(dataName(error.source.id), error.cause);
       return sources.filter(({ id }) => repository.forwards.known(id) === null && id !== error.source.id);
     }
   }

@@ -5,7 +5,15 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate as breathe } from 'node:timers/promises';
 import type { ChunkTable } from '../../archive/chunk-table.ts';
-import { ARCHIVE_ID_SIZE, BLOCK_SIZE, HASH_SIZE, KIND_DATA, MAX_CHUNKS, MAX_STREAM, NO_RECORD } from '../../archive/format.ts';
+import {
+  ARCHIVE_ID_SIZE,
+  BLOCK_SIZE,
+  HASH_SIZE,
+  KIND_DATA,
+  MAX_CHUNKS,
+  MAX_STREAM,
+  NO_RECORD,
+} from '../../archive/format.ts';
 import { blockHash, resealFrame } from '../../archive/frame.ts';
 import { chunkIndexKey } from '../../archive/keys.ts';
 import { MerkleTree } from '../../archive/merkle.ts';
@@ -161,7 +169,8 @@ class Merger {
     const { blocks, header } = archive;
     const name = dataName(facts.id);
     const file = await openObject(repository.store, name);
-    if (file === null || file.size !== facts.size) throw corrupt(`${name}: it is not as long as the signed record says`);
+    if (file === null || file.size !== facts.size)
+      throw corrupt(`${name}: it is not as long as the signed record says`);
     const start = this.#writer.streamLength;
     const hashes = new ChunkHashes(this.#contentIdKey, chunks, (chunk, sound) => {
       if (!sound) throw corrupt(`${name}: chunk ${chunk} of its stream is not what its content id says`);

@@ -16,7 +16,7 @@ export interface CompactOptions {
 }
 
 /** Archives that become one. */
-export interface PlannedMerge {
+interface PlannedMerge {
   archives: number;
   /** Sealed bytes of them together. */
   bytes: number;

@@ -114,7 +114,9 @@ export async function checkDataArchive(
     }
     // A few bytes of each block: quick where the file is here, and thousands of requests where it is not.
     const skimmed =
-      sound && !remote && (await skimArchive(file, { ...own.archive!, tail }, (bytes, read) => findings.advance(bytes, read)));
+      sound &&
+      !remote &&
+      (await skimArchive(file, { ...own.archive!, tail }, (bytes, read) => findings.advance(bytes, read)));
     if (skimmed) checkTrailer(check, object, own.archive!.trailer, facts.headerHash);
     else await scanData({ check, facts, lost }, file, { own, index: index?.opened ?? null, sound });
     if (best === null) {
@@ -198,7 +200,11 @@ export async function settleBlocks(
       sound: true,
     });
     if (!check.findings.has(object))
-      check.findings.add({ kind: 'untrusted', object, message: 'its blocks are not those that the signed record names' });
+      check.findings.add({
+        kind: 'untrusted',
+        object,
+        message: 'its blocks are not those that the signed record names',
+      });
   } catch (error) {
     check.findings.caught(error, { object });
   } finally {
@@ -318,11 +324,7 @@ function checkSize(findings: Findings, file: ObjectFile, facts: ArchiveFacts): v
 
 type Tried = { archive: OpenedArchive; error: null } | { archive: null; error: RozenError };
 
-async function tryOpen(
-  { keys }: ArchiveCheck,
-  file: ObjectFile,
-  expect: ArchiveFacts,
-): Promise<Tried> {
+async function tryOpen({ keys }: ArchiveCheck, file: ObjectFile, expect: ArchiveFacts): Promise<Tried> {
   try {
     const unwrap = (envelope: Buffer) => keys.unwrap(envelope);
     return { archive: await openArchive(file, { unwrap, expect, name: file.name }), error: null };

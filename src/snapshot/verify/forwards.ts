@@ -1,11 +1,12 @@
 /** Records of archives that were merged, and what follows from them for what is to be checked. */
+
+import type { ArchiveFacts } from '../../cache/archives.ts';
 import { RozenError } from '../../errors.ts';
 import { MAX_FORWARD } from '../../repository/format.ts';
 import { decodeForward, type ForwardRecord } from '../../repository/forward-record.ts';
-import { ForwardMap, type Forwarding } from '../../repository/forwards.ts';
+import { type Forwarding, ForwardMap } from '../../repository/forwards.ts';
 import type { Genesis } from '../../repository/genesis.ts';
 import { dataName, forwardName, indexName, parseForwardName } from '../../repository/names.ts';
-import type { ArchiveFacts } from '../../cache/archives.ts';
 import type { LostRange } from './archive-check.ts';
 import type { Findings } from './findings.ts';
 import type { RecordCheck } from './records.ts';
@@ -50,6 +51,7 @@ export class MergedArchives {
   /** The archives to check in the place of these. */
   resolve(named: readonly ArchiveFacts[]): ArchiveFacts[] {
     const wanted = new Map<string, ArchiveFacts>();
+    const targets = new Map<string, ArchiveFacts>();
     let waiting = 0;
     for (const facts of named) {
       const id = facts.id.toString('hex');
@@ -64,15 +66,26 @@ export class MergedArchives {
         this.#findings.add({ kind: 'untrusted', object: dataName(facts.id), message });
         continue;
       }
-      wanted.set(target.id.toString('hex'), target);
-      if (this.#names.has(dataName(facts.id)) && this.#names.has(indexName(facts.id))) {
+      targets.set(target.id.toString('hex'), target);
+      if (this.#isWhole(facts.id)) {
         wanted.set(id, facts);
         waiting++;
       } else this.moved.set(id, forwarding);
     }
+    const needed = new Set([...this.moved.values()].map(({ target }) => target.id.toString('hex')));
+    for (const [id, target] of targets) {
+      // A compaction that was killed, or goes on just now, has not put all of it: what it was made of is still there.
+      if (needed.has(id) || this.#isWhole(target.id)) wanted.set(id, target);
+      else
+        this.#findings.note(`${dataName(target.id)}: it was merged, and has no hot index yet: run rozen compact again`);
+    }
     if (waiting > 0)
       this.#findings.note(`${waiting} merged archives are still there: rozen compact removes them after a while`);
     return [...wanted.values()];
+  }
+
+  #isWhole(id: Uint8Array): boolean {
+    return this.#names.has(dataName(id)) && this.#names.has(indexName(id));
   }
 
   /** Damage of what archives were merged into is theirs too. */
