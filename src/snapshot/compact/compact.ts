@@ -12,7 +12,7 @@ import { mergeArchives, SourceDamaged } from './merge.ts';
 import { type Plan, planMerges, smallArchives } from './plan.ts';
 import { removeMerged } from './remove.ts';
 import { deliverMerged, recoverMerges } from './spool.ts';
-import { namedArchives, storedArchives } from './survey.ts';
+import { namedArchives, plainArchives, storedArchives } from './survey.ts';
 import type { CompactListener, CompactOptions, CompactReport } from './types.ts';
 
 export type * from './types.ts';
@@ -101,7 +101,8 @@ class Run {
     // The store is listed first: what is named and not in the list was stored since, or is gone.
     const stored = await storedArchives(repository);
     const named = await namedArchives(repository, this.#problem);
-    return planMerges(smallArchives(named, stored, { goal: this.#goal, forwards }), this.#goal);
+    const small = smallArchives(named, stored, { goal: this.#goal, forwards });
+    return planMerges(await plainArchives(repository, small, stored), this.#goal);
   }
 
   async #merge({ merges }: Plan): Promise<void> {

@@ -1,5 +1,6 @@
 /** Which data archives a repository has: what snapshots and forward records say of them, beside what lies in the store. */
-import { KIND_DATA } from '../../archive/format.ts';
+import { FRAME_OVERHEAD, KIND_DATA, MAX_CBOR_HEADER, OUTER_OFFSETS } from '../../archive/format.ts';
+import { parseHeader } from '../../archive/header.ts';
 import { Cursor } from '../../archive/tree/read.ts';
 import { ARCHIVE, HISTORY, TREES } from '../../archive/tree/schema.ts';
 import type { ArchiveFacts } from '../../cache/archives.ts';
@@ -86,20 +87,60 @@ async function take(
 export interface StoredArchives {
   /** Data archives by id. */
   data: ReadonlyMap<string, ObjectInfo>;
-  /** Ids of those whose hot index is there. */
-  index: ReadonlySet<string>;
+  /** Hot indexes, by id too. */
+  index: ReadonlyMap<string, ObjectInfo>;
 }
 
 export async function storedArchives({ store }: Repository): Promise<StoredArchives> {
   const data = new Map<string, ObjectInfo>();
-  const index = new Set<string>();
+  const index = new Map<string, ObjectInfo>();
   for await (const info of store.list(DATA_PREFIX)) {
     const parts = parseArchiveName(info.name);
     if (parts !== null) data.set(parts.id.toString('hex'), info);
   }
-  for await (const { name } of store.list(INDEX_PREFIX)) {
-    const parts = parseArchiveName(name);
-    if (parts !== null) index.add(parts.id.toString('hex'));
+  for await (const info of store.list(INDEX_PREFIX)) {
+    const parts = parseArchiveName(info.name);
+    if (parts !== null) index.set(parts.id.toString('hex'), info);
   }
   return { data, index };
+}
+
+/** An AHDR frame with some recipients. */
+const HEADER_READ = 8 * 1024;
+const AT_ONCE = 8;
+/** What is wrong with one archive; merging it tells. */
+const LOOKED_AT = new Set(['corrupt', 'not-found', 'unsupported']);
+
+/**
+ * Those of these archives whose headers say nothing special of them. What has a compatible flag can be read as any other, but is to be
+ * kept as it is: merged with others it would lose what the flag says.
+ */
+export async function plainArchives(
+  { store }: Repository,
+  archives: readonly ArchiveFacts[],
+  { index }: StoredArchives,
+): Promise<ArchiveFacts[]> {
+  const plain = new Array<boolean>(archives.length).fill(false);
+  const look = async (at: number): Promise<void> => {
+    const facts = archives[at]!;
+    const { name, size } = index.get(facts.id.toString('hex'))!;
+    try {
+      let bytes = await store.getRange(name, 0, Math.min(HEADER_READ, size));
+      const length = FRAME_OVERHEAD + bytes.readUInt32LE(OUTER_OFFSETS.cborLength);
+      if (length > bytes.length && length <= Math.min(size, FRAME_OVERHEAD + MAX_CBOR_HEADER))
+        bytes = await store.getRange(name, 0, length);
+      const { flags, headerHash } = parseHeader(bytes.subarray(0, length));
+      // One that is not the archive's own is told when it is opened.
+      plain[at] = !headerHash.equals(facts.headerHash) || (flags.compatible === 0 && flags.readCompatible === 0);
+    } catch (error) {
+      if (!(error instanceof RozenError) || !LOOKED_AT.has(error.code)) throw error;
+      plain[at] = error.code !== 'unsupported';
+    }
+  };
+  const left = archives.keys();
+  const work = async (): Promise<void> => {
+    for (const at of left) await look(at);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  return archives.filter((_, at) => plain[at]);
 }

@@ -23,8 +23,6 @@ export interface ArchiveCheck {
   findings: Findings;
   /** All blocks are opened afterwards: of a remote store, they are read only then, and held against the Merkle root by `settleBlocks`. */
   readsAll: boolean;
-  /** All or some of them are. What is frozen can only be checked where none is. */
-  readsBlocks: boolean;
 }
 
 /** A data archive whose block table could be read. */
@@ -98,11 +96,6 @@ export async function checkDataArchive(
   try {
     checkSize(findings, file, facts);
     const own = await tryOpen(check, file, facts);
-    if (own.error?.code === 'frozen' && index !== null && !check.readsBlocks) {
-      findings.note(`${object}: it is frozen, so that its size and its hot index were checked, and no block`);
-      const { context, blocks } = index.opened;
-      return { id, object, context, blocks, chunks: index.chunks, unread: null };
-    }
     const best = index?.opened ?? own.archive;
     const sound = own.archive !== null && index !== null && (await sameCopies(file, own.archive, index.bytes));
     const remote = isRemote(check.store);

@@ -146,7 +146,7 @@ class Verification {
     const { store } = repository;
     // What is read once gives block hashes and content; a folder is skimmed first, which costs next to nothing.
     const readsAll = readData >= 100 && isRemote(store);
-    const check = { store, repository, keys: this.#keys, findings, readsAll, readsBlocks: readData > 0 };
+    const check = { store, repository, keys: this.#keys, findings, readsAll };
     const all = [...this.#trees.archives.values()];
     // With chosen snapshots: only what their content lies in.
     const data = this.#merged.resolve(
