@@ -162,8 +162,9 @@ export function resealFrame(
   expect: OpenExpect,
   to: { context: SealContext; sequence: number },
 ): OpenedFrame & { frame: Buffer } {
-  const { inner, ...opened } = openSealed(from, frame, expect);
+  const { packed, ...opened } = openSealed(from, frame, expect);
   const { sequence, context } = to;
+  const inner = Buffer.concat(packed);
   return { ...opened, frame: sealInner(context, { type: expect.type, sequence, inner, cborHeader: undefined }) };
 }
 
@@ -439,7 +440,7 @@ function openSealed(
   bytes: Uint8Array,
   expect: OpenExpect,
   target?: Uint8Array,
-): OpenedFrame & { inner: Buffer } {
+): OpenedFrame & { packed: [inner: Buffer, stored: Buffer] } {
   const fail = failure(context, expect);
   const { header, inner, stored, codec, plainLength } = unseal(context, bytes, expect, target);
   const firstRecord = inner.readUInt32LE(INNER_OFFSETS.firstRecord);
@@ -458,7 +459,7 @@ function openSealed(
     const plainHash = inner.subarray(INNER_OFFSETS.plainHash, INNER_HEADER_SIZE);
     if (!blake3(plaintext).equals(plainHash)) throw fail('the hash of its plaintext does not match');
   }
-  return { header, plaintext, firstRecord, inner };
+  return { header, plaintext, firstRecord, packed: [inner, stored] };
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

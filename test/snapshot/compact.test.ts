@@ -255,6 +255,41 @@ test('damage of what was made names the files of all that went into it, and noth
   expect(findings[0]!.files.length).toBe(6);
 });
 
+test('what does not read back is not sent', async () => {
+  const place = await Place.make();
+  await backups(place, 4);
+  const { proveMerged } = (await built(
+    'snapshot/compact/prove.js',
+  )) as typeof import('../../src/snapshot/compact/prove.ts');
+  const { mergeArchives } = (await built(
+    'snapshot/compact/merge.js',
+  )) as typeof import('../../src/snapshot/compact/merge.ts');
+  const { namedArchives } = (await built(
+    'snapshot/compact/survey.js',
+  )) as typeof import('../../src/snapshot/compact/survey.ts');
+  const repository = await place.open('owner');
+  const sources = [...(await namedArchives(repository, () => {})).values()];
+  const folder = join(place.folder, 'spool');
+  mkdirSync(folder);
+  const merged = await mergeArchives({ repository, folder, sources, signal: undefined, advance: () => {} });
+  await proveMerged(repository, merged, undefined);
+  const readBack = merged.spool.readBack.bind(merged.spool);
+  for (const at of [5_000, 300_000]) {
+    merged.spool.readBack = (offset, length) => {
+      const bytes = readBack(offset, length);
+      if (offset <= at && at < offset + length) bytes[at - offset]! ^= 1;
+      return bytes;
+    };
+    await expect(proveMerged(repository, merged, undefined)).rejects.toMatchObject({ code: 'io' });
+  }
+  merged.spool.readBack = readBack;
+  await expect(proveMerged(repository, { ...merged, chunks: merged.chunks + 1 }, undefined)).rejects.toThrow(/chunks/);
+  const envelope = (await repository.newArchiveKey()).envelope;
+  const other = { ...merged.merge, target: { ...merged.merge.target, envelope } };
+  await expect(proveMerged(repository, { ...merged, merge: other }, undefined)).rejects.toMatchObject({ code: 'io' });
+  repository.close();
+});
+
 test('a reader that has the old archives open goes on', async () => {
   const place = await Place.make();
   const contents = await backups(place, 8);

@@ -29,6 +29,7 @@ import { ChunkColumns } from '../data/chunk-columns.ts';
 import { Spool } from '../data/spool.ts';
 import { ChunkHashes } from '../verify/chunk-hashes.ts';
 import { openObject } from '../verify/object-file.ts';
+import { proveMerged } from './prove.ts';
 
 const INDEX_LIMIT = 160 * 1024 * 1024;
 /** Signals and timers are heard after so many blocks. */
@@ -50,6 +51,8 @@ export interface Merged {
   spool: Spool;
   merge: Merge;
   hotIndex: Buffer;
+  /** How many chunks it has. */
+  chunks: number;
   /** What did not fit any more. */
   left: ArchiveFacts[];
 }
@@ -74,7 +77,9 @@ export async function mergeArchives(options: MergeOptions): Promise<Merged> {
   key.fill(0);
   try {
     writer.begin();
-    return await new Merger(options, { spool, writer }).run();
+    const merged = await new Merger(options, { spool, writer }).run();
+    await proveMerged(repository, merged, options.signal);
+    return merged;
   } catch (error) {
     writer.abort();
     spool.remove();
@@ -137,7 +142,7 @@ class Merger {
     key.fill(0);
     const { id, size, headerHash, merkleRoot, envelope, hotIndex } = archive;
     const merge = { target: { id, size, headerHash, merkleRoot, envelope }, sources: this.#sources };
-    return { spool: this.#spool, merge, hotIndex: hotIndex!, left: sources.slice(taken) };
+    return { spool: this.#spool, merge, hotIndex: hotIndex!, chunks: this.#chunks.count, left: sources.slice(taken) };
   }
 
   async #open(facts: ArchiveFacts): Promise<OpenSource> {
