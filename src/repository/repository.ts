@@ -81,6 +81,7 @@ export class Repository {
   readonly #findIdentities: RepositoryParts['findIdentities'];
   #unlocking: Promise<boolean> | null = null;
   #storageClass: string | undefined;
+  #classFrom = 0;
 
   constructor(parts: RepositoryParts) {
     this.store = parts.store;
@@ -381,9 +382,16 @@ export class Repository {
     this.#keep();
   }
 
+  /** Of archives that are to have `goal` bytes, those that have less than an eighth of it stay out of that class until they are merged. */
+  keepSmall(goal: number): void {
+    this.#classFrom = goal / 8;
+    this.#keep();
+  }
+
   #keep(): void {
     const { keeping = {} } = this.config;
-    this.store.keep({ ...keeping, storageClass: this.#storageClass ?? keeping.storageClass });
+    const storageClass = this.#storageClass ?? keeping.storageClass;
+    this.store.keep({ ...keeping, storageClass, classFrom: this.#classFrom });
   }
 
   #setConfig(config: Config): void {

@@ -14,6 +14,8 @@ export interface ObjectInfo {
 export interface Keeping {
   /** Of data archives (`data/`): what they cost, and how soon they can be read. Everything else stays in the store's own class. */
   storageClass?: string | undefined;
+  /** Data archives of fewer bytes stay in the store's own class all the same: whoever merges small ones reads them again soon. */
+  classFrom?: number | undefined;
   /** Nobody can delete or replace an object for so many days after it was made, or `retain`ed. */
   lockDays?: number | undefined;
 }

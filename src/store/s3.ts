@@ -152,7 +152,7 @@ export class S3Store implements ObjectStore {
     await this.#call(name, async (api, key) => {
       for (let attempt = 1; ; attempt++) {
         try {
-          await api.put(key, bytes, this.#optionsOf(name));
+          await api.put(key, bytes, this.#optionsOf(name, bytes.length));
           break;
         } catch (error) {
           // Two creates at once: this one was refused, and the next try shows whether the other one won.
@@ -177,7 +177,7 @@ export class S3Store implements ObjectStore {
         key,
         path,
         size,
-        options: this.#optionsOf(name),
+        options: this.#optionsOf(name, size),
         signal,
         lock: this.#keeping.lockDays !== undefined,
         translate: (error) => this.#translate(error, name),
@@ -294,8 +294,9 @@ export class S3Store implements ObjectStore {
   }
 
   /** Only content goes to a class of its own: everything else is read by every command. */
-  #optionsOf(name: string): S3PutOptions {
-    return name.startsWith('data/') ? { storageClass: this.#keeping.storageClass } : {};
+  #optionsOf(name: string, size: number): S3PutOptions {
+    const { storageClass, classFrom = 0 } = this.#keeping;
+    return name.startsWith('data/') && size >= classFrom ? { storageClass } : {};
   }
 
   async #lock(api: S3Api, key: string): Promise<void> {

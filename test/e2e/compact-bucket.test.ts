@@ -56,10 +56,11 @@ function expectFolder(folder: string, contents: ReadonlyMap<string, Buffer>): vo
 }
 
 test('small archives become a cold one, for readers that are there and readers to come', async () => {
-  const { sandbox, contents, source, objects } = repository('test/merge', 10);
+  const { sandbox, contents, source, objects } = repository('test/merge', 10, '--storage-class', 'GLACIER_IR');
+  expect(new Set((await objects('data/')).values())).toEqual(new Set(['STANDARD']));
   const mounted = mountObstacle() === null ? join(sandbox.mount(), 'snapshots', 's', 'latest') : null;
   if (mounted !== null) expect(readFileSync(join(mounted, 'file 2')).equals(contents.get('file 2')!)).toBe(true);
-  const report = sandbox.json(['compact', '--grace', '0', '--storage-class', 'GLACIER_IR']);
+  const report = sandbox.json(['compact', '--grace', '0', '--archive-size', '16M']);
   expect(report).toMatchObject({ merged: [{ archives: 10 }], removed: { archives: 10 }, problems: [] });
   const left = await objects('data/');
   expect([...left.values()]).toEqual(['GLACIER_IR']);

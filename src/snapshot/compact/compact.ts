@@ -72,6 +72,7 @@ class Run {
     const { repository, signal, dryRun, graceMs } = this.#options;
     const report = this.#report;
     this.#tell('looking', 0);
+    repository.keepSmall(this.#goal);
     // Damaged records are told with the rest of them.
     await repository.heads(() => {});
     await repository.forwards.refresh();

@@ -86,6 +86,7 @@ export class DataWriter implements DataStore, LayoutHost {
     this.#repository = repository;
     this.#index = index;
     this.#packs = new Packs(options);
+    repository.keepSmall(this.#packs.archiveSize);
     this.#signal = signal;
     this.#emptyId = keyedBlake3(secrets.contentIdKey, Buffer.alloc(0));
     this.#failed = new Promise((_, reject) => {
