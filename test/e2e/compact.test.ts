@@ -108,15 +108,38 @@ describe('one repository', () => {
     expect(sandbox.ok(['compact']).stdout).toMatch(/^1 archive of .* stay small: /);
   });
 
+  test('another machine of the owner does it too, and is enrolled for that', () => {
+    for (let i = 0; i < 6; i++) {
+      const name = `later ${i}`;
+      contents.set(name, noise(700 * KIB, 100 + i));
+      writeFileSync(join(sandbox.dir, 'source', name), contents.get(name)!);
+      sandbox.ok(['backup', join(sandbox.dir, 'source'), '--set', 's']);
+    }
+    const env = { XDG_STATE_HOME: join(sandbox.dir, 'another') };
+    const configs = () => readdirSync(join(sandbox.repo, 'config')).length;
+    const before = configs();
+    sandbox.ok(['compact', '--dry-run'], 0, env);
+    expect(configs()).toBe(before);
+    expect(sandbox.ok(['compact', '--grace', '0'], 0, env).stdout).toMatch(/^7 archives of .* became one/);
+    expect(configs()).toBe(before + 1);
+    expect(archives(sandbox)).toHaveLength(1);
+    expect(sandbox.json(['verify', '--read-data'])).toMatchObject({ findings: [], notes: [] });
+    expect(sandbox.json(['backup', join(sandbox.dir, 'source'), '--set', 's'])).toMatchObject({ unchanged: true });
+  });
+
   test('a forged record is refused by name', () => {
-    const name = join(sandbox.repo, 'forward', '00000001.cbor');
+    const name = join(sandbox.repo, 'forward', '00000002.cbor');
     const bytes = readFileSync(name);
     rmSync(name);
     const gone = sandbox.ok(['cat', 's@latest:file 1'], 5);
-    expect(gone.stderr).toMatch(/rolled back: forward\/00000001\.cbor, which this machine has seen, is gone/);
+    expect(gone.stderr).toMatch(/rolled back: forward\/00000002\.cbor, which this machine has seen, is gone/);
     expect(sandbox.json(['verify'], 5).findings.map((it: { object: string }) => it.object)).toContain(
-      'forward/00000001.cbor',
+      'forward/00000002.cbor',
     );
+    // An older one in its place.
+    cpSync(join(sandbox.repo, 'forward', '00000001.cbor'), name);
+    expect(sandbox.ok(['cat', 's@latest:file 1'], 5).stderr).toMatch(/00000002\.cbor holds forward record 1/);
+    rmSync(name);
     writeFileSync(name, bytes);
     expect(sandbox.run(['cat', 's@latest:file 1']).code).toBe(0);
   });

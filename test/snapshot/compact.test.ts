@@ -376,6 +376,20 @@ test('a bucket is verified by few large requests, and read once', async () => {
     expect(bytes, what).toBeLessThan(size * passes + 12 * MIB);
     expect(remote.mostOpen, what).toBeGreaterThanOrEqual(readData === 5 ? 2 : 4);
   }
+  // Of small archives all at once, and several beside each other.
+  const many = await Place.make();
+  await backups(many, 8);
+  for (const readData of [0, 100]) {
+    const remote = new RemoteStore(join(many.folder, 'store'), 5);
+    const repository = await many.open('read', { through: remote });
+    remote.reset();
+    expect((await verify({ repository, readData, threads: 0 })).findings).toEqual([]);
+    repository.close();
+    const calls = remote.calls.filter(({ name }) => name.startsWith('data/'));
+    // Its size, its end, its beginning, and all of it; what is very small comes in one piece.
+    expect(calls.length).toBeLessThanOrEqual(8 * 4);
+    expect(remote.mostOpen).toBeGreaterThanOrEqual(4);
+  }
   const path = place.store.localPath(data[0]!);
   const whole = readFileSync(path);
   rmSync(path);

@@ -24,8 +24,9 @@ export const OBJECTS_AT_ONCE = 4;
 const GET_SIZE = 8 * 1024 * 1024;
 /** Whoever goes through a remote object in order finds so many of them on their way. */
 const AHEAD = 4;
-/** Smaller reads of a large object are looks at single places. */
+/** Smaller reads are looks at single places; of an object that is not longer than this, one GET has all. */
 const LOOK = 4096;
+const SMALL = 512 * 1024;
 
 /** Bytes of a remote object by several GETs at once. */
 export async function getParallel(
@@ -58,7 +59,7 @@ function remoteFile(store: ObjectStore, name: string, size: number): ObjectFile 
   };
   const read = async (offset: number, length: number): Promise<Buffer> => {
     const inside = offset >= 0 && length > 0 && offset + length <= size;
-    if (!inside || (length <= LOOK && size > GET_SIZE)) return store.getRange(name, offset, length);
+    if (!inside || (length <= LOOK && size > SMALL)) return store.getRange(name, offset, length);
     if (offset >= size - tail.length) {
       const at = offset - (size - tail.length);
       return tail.subarray(at, at + length);
@@ -76,7 +77,7 @@ function remoteFile(store: ObjectStore, name: string, size: number): ObjectFile 
   };
   const suffix = async (length: number): Promise<{ bytes: Buffer; size: number }> => {
     const wanted = Math.min(length, size);
-    if (wanted > 0 && size <= GET_SIZE) return { bytes: await read(size - wanted, wanted), size };
+    if (wanted > 0 && size <= SMALL) return { bytes: await read(size - wanted, wanted), size };
     if (tail.length >= wanted) return { bytes: tail.subarray(tail.length - wanted), size };
     const got = await store.getSuffix(name, length);
     // Another size than a moment ago: for the reader to be surprised at.
