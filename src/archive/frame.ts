@@ -115,9 +115,21 @@ export function sealFrame(context: SealContext, options: SealOptions): Buffer {
   inner.writeUInt32LE(plaintext.length, INNER_OFFSETS.plainLength);
   inner.writeUInt32LE(type === 'DATA' ? (options.firstRecord ?? NO_RECORD) : 0, INNER_OFFSETS.firstRecord);
   inner.set(blake3(plaintext), INNER_OFFSETS.plainHash);
+  return sealInner(context, { type, sequence, inner, cborHeader, target: options.target });
+}
 
+/** Seals an inner header with the compressed plaintext behind it. */
+function sealInner(
+  context: SealContext,
+  options: Pick<SealOptions, 'type' | 'sequence'> & {
+    inner: Uint8Array;
+    cborHeader: Uint8Array | undefined;
+    target?: Uint8Array | undefined;
+  },
+): Buffer {
+  const { type, sequence, inner, cborHeader } = options;
   const cborLength = cborHeader?.length ?? 0;
-  const length = sealedFrameLength(packed.length, cborLength);
+  const length = sealedFrameLength(inner.length - INNER_HEADER_SIZE, cborLength);
   const frame = frameBuffer(length, options.target);
   const nonce = randomNonce();
   const bodyLength = inner.length + TAG_SIZE;
@@ -138,6 +150,22 @@ export function sealFrame(context: SealContext, options: SealOptions): Buffer {
   });
   frame.set(blake3(frame.subarray(0, length - HASH_SIZE)), length - HASH_SIZE);
   return frame;
+}
+
+/**
+ * A block of one archive as a block of another: opened and checked as by `openFrame`, then sealed under the other key with a new
+ * nonce. What was compressed stays as it is.
+ */
+export function resealFrame(
+  from: SealContext,
+  frame: Uint8Array,
+  expect: OpenExpect,
+  to: { context: SealContext; sequence: number },
+): OpenedFrame & { frame: Buffer } {
+  const { packed, ...opened } = openSealed(from, frame, expect);
+  const { sequence, context } = to;
+  const inner = Buffer.concat(packed);
+  return { ...opened, frame: sealInner(context, { type: expect.type, sequence, inner, cborHeader: undefined }) };
 }
 
 /** A frame whose body (if any) is not sealed: AHDR, AEND. */
@@ -407,7 +435,12 @@ function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect, tar
   return { header, inner, stored: stored!, codec, plainLength };
 }
 
-function openSealed(context: SealContext, bytes: Uint8Array, expect: OpenExpect, target?: Uint8Array): OpenedFrame {
+function openSealed(
+  context: SealContext,
+  bytes: Uint8Array,
+  expect: OpenExpect,
+  target?: Uint8Array,
+): OpenedFrame & { packed: [inner: Buffer, stored: Buffer] } {
   const fail = failure(context, expect);
   const { header, inner, stored, codec, plainLength } = unseal(context, bytes, expect, target);
   const firstRecord = inner.readUInt32LE(INNER_OFFSETS.firstRecord);
@@ -426,7 +459,7 @@ function openSealed(context: SealContext, bytes: Uint8Array, expect: OpenExpect,
     const plainHash = inner.subarray(INNER_OFFSETS.plainHash, INNER_HEADER_SIZE);
     if (!blake3(plaintext).equals(plainHash)) throw fail('the hash of its plaintext does not match');
   }
-  return { header, plaintext, firstRecord };
+  return { header, plaintext, firstRecord, packed: [inner, stored] };
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -24,6 +24,8 @@ import { type PageCache, snapshotPages } from './pages.ts';
 /** What opens archive keys; a Repository does. */
 export interface KeyOpener {
   unwrap(envelope: Uint8Array): Promise<Buffer>;
+  /** Left out by who never reads content. */
+  readonly forwards?: ForwardLookup;
 }
 
 /** An archive as a signed place describes it. */
@@ -31,8 +33,44 @@ export interface ArchiveFacts extends Omit<TreeArchiveFacts, 'row'> {
   kind: ArchiveKind;
 }
 
+/** Where the content of an archive lies since it was merged into another one. */
+interface Forwarding {
+  /** The archive that was merged, as the signed record of that describes it. */
+  source: Pick<ArchiveFacts, 'size' | 'headerHash' | 'merkleRoot'>;
+  target: ArchiveFacts;
+  /** Its stream in that of the target, in bytes. */
+  start: number;
+  end: number;
+  /** Seconds since 1970. */
+  created: number;
+}
+
+/** Answers where archives were merged into; a Repository's `forwards` does. Null: nowhere. */
+interface ForwardLookup {
+  /** As far as is known without asking the store. */
+  known(id: Uint8Array): Forwarding | null;
+  /** For an archive that is not there. */
+  find(id: Uint8Array): Promise<Forwarding | null>;
+}
+
 /** An archive without the row that somebody asked for it by. */
 type OpenArchive = Omit<ArchiveAccess, 'scope' | 'row'>;
+
+/** The blocks of an open archive are gone: what it was opened for lies in another one now, and must be opened anew. */
+export class ArchiveMoved extends RozenError {
+  readonly handle: number;
+
+  constructor(archive: OpenArchive) {
+    super('io', `${archive.object}: its content was merged into another archive meanwhile`, {
+      hint: 'run the same command again',
+      retryable: true,
+    });
+    this.handle = archive.handle;
+  }
+}
+
+/** An archive that was merged longer ago is probably gone: its content is looked for in the other one first. */
+const MERGED_LONG_AGO = 7 * 24 * 3600 * 1000;
 
 /** Most AHDR frames end within this many bytes: a few recipients. */
 const HEADER_READ = 8 * 1024;
@@ -56,7 +94,9 @@ interface Tail {
 export class OpenArchives {
   readonly store: ObjectStore;
   readonly #keys: KeyOpener;
-  readonly #byId = new Map<string, Promise<OpenArchive>>();
+  /** With the header hash that it was first asked for by. */
+  readonly #byId = new Map<string, { opening: Promise<OpenArchive>; headerHash: Buffer }>();
+  readonly #moved = new Set<number>();
   readonly #byHandle = new Map<number, OpenArchive>();
   /** Null when the archives are read in place. */
   readonly fetcher: Fetcher | null;
@@ -94,8 +134,32 @@ export class OpenArchives {
   fetch(handle: number, offset: number, length: number): Promise<void> {
     const archive = this.#byHandle.get(handle);
     if (archive === undefined) throw new RozenError('internal', `no open archive has handle ${handle}`);
-    if (this.fetcher === null) throw new RozenError('internal', `${archive.object} is read in place`);
-    return this.fetcher.fetch(archive, offset, length);
+    return this.#fetch(archive, offset, length);
+  }
+
+  async #fetch(archive: OpenArchive, offset: number, length: number): Promise<void> {
+    try {
+      if (this.fetcher !== null) return await this.fetcher.fetch(archive, offset, length);
+      // Read in place, and gone.
+      await this.store.getRange(archive.object, offset, length);
+    } catch (error) {
+      if (!isGone(error) || !(await this.#hasMoved(archive))) throw error;
+      throw new ArchiveMoved(archive);
+    }
+  }
+
+  /** Whether an archive that was open is to be opened anew, since its content lies elsewhere. */
+  hasMoved(handle: number): boolean {
+    return this.#moved.has(handle);
+  }
+
+  async #hasMoved(archive: OpenArchive): Promise<boolean> {
+    if (archive.kind !== KIND_DATA || !(await this.#keys.forwards?.find(archive.id))) return false;
+    this.#moved.add(archive.handle);
+    for (const [id, { opening }] of this.#byId) {
+      if ((await opening.catch(() => null))?.handle === archive.handle) this.#byId.delete(id);
+    }
+    return true;
   }
 
   /** A reader in another thread is at this block, and goes on in order: what follows is fetched ahead of it. */
@@ -116,17 +180,17 @@ export class OpenArchives {
 
   #once(facts: ArchiveFacts, work: () => Promise<OpenArchive>): Promise<OpenArchive> {
     const id = facts.id.toString('hex');
-    let opening = this.#byId.get(id);
-    if (opening === undefined) {
-      opening = work();
-      this.#byId.set(id, opening);
+    const known = this.#byId.get(id);
+    if (known === undefined) {
+      const opening = work();
+      this.#byId.set(id, { opening, headerHash: Buffer.from(facts.headerHash) });
       opening.catch(() => this.#byId.delete(id));
       return opening;
     }
-    return opening.then((archive) => {
+    return known.opening.then((archive) => {
       // One id, one archive: whoever says something else of it is mistaken or lies.
-      if (archive.kind !== facts.kind || !facts.headerHash.equals(archive.headerHash))
-        throw contradiction(archive.object);
+      if (archive.kind !== facts.kind || !facts.headerHash.equals(known.headerHash))
+        throw contradiction(objectName(facts.kind === KIND_TREE ? 'tree' : 'data', facts.id));
       return archive;
     });
   }
@@ -178,8 +242,42 @@ export class OpenArchives {
     }
   }
 
-  /** A data archive: its hot index has all; the archive itself answers too when that is lost. */
+  /** A data archive, or what it was merged into. */
   async #openData(facts: ArchiveFacts): Promise<OpenArchive> {
+    const known = this.#keys.forwards?.known(facts.id) ?? null;
+    if (known !== null && Date.now() - known.created * 1000 > MERGED_LONG_AGO) {
+      try {
+        return await this.#openMerged(facts, known);
+      } catch (error) {
+        if (!isGone(error)) throw error;
+      }
+    }
+    try {
+      return await this.#openDataItself(facts);
+    } catch (error) {
+      if (!isGone(error) && !isCorrupt(error)) throw error;
+      const found = await this.#keys.forwards?.find(facts.id).catch((failure) => {
+        // What is damaged is told as it is; that it might be found elsewhere is no help then.
+        if (isGone(error)) throw failure;
+        return null;
+      });
+      if (!found) throw error;
+      return this.#openMerged(facts, found);
+    }
+  }
+
+  async #openMerged(facts: ArchiveFacts, { source, target, start, end }: Forwarding): Promise<OpenArchive> {
+    const same =
+      source.size === facts.size &&
+      source.headerHash.equals(facts.headerHash) &&
+      source.merkleRoot.equals(facts.merkleRoot);
+    if (!same) throw contradiction(objectName('data', facts.id));
+    const archive = await this.#once(target, () => this.#openDataItself(target));
+    return { ...archive, streamStart: start, streamEnd: end };
+  }
+
+  /** Its hot index has all; the archive itself answers too when that is lost. */
+  async #openDataItself(facts: ArchiveFacts): Promise<OpenArchive> {
     const object = objectName('data', facts.id);
     const index = objectName('index', facts.id);
     const options = { unwrap: (envelope: Buffer) => this.#keys.unwrap(envelope), expect: facts };
@@ -189,7 +287,7 @@ export class OpenArchives {
         openArchive(source, { ...options, name: index, hotIndex: true }),
       );
     } catch (error) {
-      if (!(error instanceof RozenError) || (error.code !== 'not-found' && error.code !== 'corrupt')) throw error;
+      if (!isGone(error) && !isCorrupt(error)) throw error;
       opened = await this.#openTail({ id: facts.id, object, hotIndex: false }, (source) =>
         openArchive(source, { ...options, name: object }),
       ).catch(() => {
@@ -218,6 +316,8 @@ export class OpenArchives {
       blockKey: opened.blockKey,
       blockOffsets: table?.offsets ?? null,
       blockLengths: table?.lengths ?? null,
+      streamStart: 0,
+      streamEnd: Number.POSITIVE_INFINITY,
     };
     this.#byHandle.set(archive.handle, archive);
     return archive;
@@ -232,6 +332,14 @@ function pagesIn({ blocks, suffix }: OpenedArchive): { offset: number; bytes: Bu
     pages.push({ offset: blocks.offset(i), bytes: suffix.bytes.subarray(at, at + blocks.length(i)) });
   }
   return pages;
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof RozenError && error.code === 'not-found';
+}
+
+function isCorrupt(error: unknown): boolean {
+  return error instanceof RozenError && error.code === 'corrupt';
 }
 
 /** Bytes of the AHDR frame that begins here, as far as its fixed part says. */
@@ -278,12 +386,13 @@ export class ArchiveSet {
 
   /** The archive of a row if it is open. */
   get(row: number): ArchiveAccess | undefined {
-    return this.#open.get(row);
+    const access = this.#open.get(row);
+    return access !== undefined && this.#shared.hasMoved(access.handle) ? undefined : access;
   }
 
   /** The open archive of a row: a tree archive that ROOT names, or whatever the `archives` tree names. */
   async open(row: number): Promise<ArchiveAccess> {
-    const known = this.#open.get(row);
+    const known = this.get(row);
     if (known !== undefined) return known;
     const archive = await this.#shared.open(await this.facts(row));
     const access: ArchiveAccess = { ...archive, scope: this.scope, row };
@@ -313,7 +422,7 @@ export class ArchiveSet {
     };
   }
 
-  /** Makes what a Miss names available on this thread. */
+  /** Makes what a Miss names available on this thread. Throws ArchiveMoved when the archive of the row must be asked for again. */
   async resolve(miss: Miss): Promise<void> {
     const { target } = miss;
     if (target.kind === 'frame') return this.#shared.fetch(target.handle, target.offset, target.length);
@@ -325,6 +434,7 @@ export class ArchiveSet {
   /** Runs `work` until nothing is missing any more. `work` begins anew each time. */
   async retry<T>(work: () => T): Promise<T> {
     let last = '';
+    let moved: ArchiveMoved | null = null;
     for (;;) {
       try {
         return work();
@@ -333,9 +443,14 @@ export class ArchiveSet {
         const { target } = error;
         const now = target.kind === 'archive' ? `archive ${target.row}` : `frame ${target.handle}:${target.offset}`;
         // The same thing missing again right after it came would go on for ever.
-        if (now === last) throw new RozenError('internal', `${now} is missing although it was fetched`);
+        if (now === last) throw moved ?? new RozenError('internal', `${now} is missing although it was fetched`);
         last = now;
-        await this.resolve(error);
+        moved = null;
+        await this.resolve(error).catch((failure) => {
+          if (!(failure instanceof ArchiveMoved)) throw failure;
+          // Work that asks for the archive of its row anew gets another one.
+          moved = failure;
+        });
       }
     }
   }

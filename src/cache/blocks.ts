@@ -6,7 +6,7 @@
 import { BLOCK_SIZE } from '../archive/format.ts';
 import { openFrame, type SealContext, UnsealedFrame } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
-import { type ArchiveAccess, hintFrames, readFrame } from './frames.ts';
+import { type ArchiveAccess, hintFrames, placeInStream, readFrame } from './frames.ts';
 import type { BlockSlots } from './slots.ts';
 
 /**
@@ -87,16 +87,16 @@ export class BlockReader {
   }
 
   /**
-   * Pushes `length` bytes of the stream of a data archive from `offset` on, in order. The pieces lie in slots whose
+   * Pushes `length` bytes of the stream that a row means from `offset` on, in order. The pieces lie in slots whose
    * numbers are added to `held`, also when this throws: give them back by `release`.
    *
    * @throws Miss when a frame is not on this machine; RozenError 'corrupt' when bytes fail their check or the stream ends
    * before the range, 'io' when the file cannot be read.
    */
   read(access: ArchiveAccess, range: { offset: number; length: number }, held: number[], sink: PieceSink): void {
-    const end = range.offset + range.length;
-    const first = Math.floor(range.offset / BLOCK_SIZE);
-    let at = range.offset;
+    let at = placeInStream(access, range.offset, range.length);
+    const first = Math.floor(at / BLOCK_SIZE);
+    const end = at + range.length;
     while (at < end) {
       const block = Math.floor(at / BLOCK_SIZE);
       const from = at - block * BLOCK_SIZE;
@@ -178,7 +178,7 @@ export class BlockReader {
     }
     if (
       access.path === null &&
-      (access !== this.#told || block >= this.#toldBlock + TELL_EACH || block < this.#toldBlock)
+      (access.handle !== this.#told?.handle || block >= this.#toldBlock + TELL_EACH || block < this.#toldBlock)
     ) {
       this.#told = access;
       this.#toldBlock = block;
@@ -186,7 +186,8 @@ export class BlockReader {
     }
     const count = access.blockOffsets?.length ?? 0;
     const end = Math.min(block + 1 + AHEAD_BLOCKS, count);
-    if (this.#ahead !== access || this.#aheadNext <= block || this.#aheadNext > end) this.#aheadNext = block + 1;
+    if (this.#ahead?.handle !== access.handle || this.#aheadNext <= block || this.#aheadNext > end)
+      this.#aheadNext = block + 1;
     this.#ahead = access;
     this.#aheadEnd = end;
     if (access.path !== null) this.#hint(access, block);
@@ -194,7 +195,7 @@ export class BlockReader {
 
   #hint(access: ArchiveAccess, block: number): void {
     const at = access.blockOffsets?.[block] ?? access.size;
-    if (this.#hinted !== access || this.#hintedEnd < at || this.#hintedEnd > at + 2 * LAST_HINT) {
+    if (this.#hinted?.handle !== access.handle || this.#hintedEnd < at || this.#hintedEnd > at + 2 * LAST_HINT) {
       this.#hintedEnd = at;
       this.#hintSize = FIRST_HINT;
     }
@@ -232,10 +233,11 @@ export class BlockReader {
   }
 }
 
-/** Numbers of the blocks that hold a range of a stream. */
-export function* blocksOf(streamOffset: number, length: number): Generator<number> {
-  const last = Math.floor((streamOffset + length - 1) / BLOCK_SIZE);
-  for (let block = Math.floor(streamOffset / BLOCK_SIZE); block <= last; block++) yield block;
+/** Numbers of the blocks that hold a range of the stream that a row means. */
+export function* blocksOf(access: ArchiveAccess, streamOffset: number, length: number): Generator<number> {
+  const start = placeInStream(access, streamOffset, length);
+  const last = Math.floor((start + length - 1) / BLOCK_SIZE);
+  for (let block = Math.floor(start / BLOCK_SIZE); block <= last; block++) yield block;
 }
 
 const contexts = new WeakMap<ArchiveAccess, SealContext>();

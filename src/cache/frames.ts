@@ -3,7 +3,7 @@
  * block cache. One instance of this state per thread; an archive is known by its handle, which the main thread gives out.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
-import type { ArchiveKind } from '../archive/format.ts';
+import { type ArchiveKind, KIND_DATA } from '../archive/format.ts';
 import { maxFrameLength } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
 import { libc } from '../posix/libc.ts';
@@ -30,6 +30,22 @@ export interface ArchiveAccess {
   /** File offset and length of each block; null for tree archives, whose pages are named by pointers. */
   blockOffsets: Float64Array | null;
   blockLengths: Uint32Array | null;
+  /**
+   * The part of the stream that the row means, in bytes: all of it, or what an archive became that was merged into this one. Stream
+   * offsets of extents count from `streamStart`; see `placeInStream`.
+   */
+  streamStart: number;
+  streamEnd: number;
+}
+
+/** Where a range of content lies in the stream of the archive. 'corrupt' when it ends beyond what the row means. */
+export function placeInStream(access: ArchiveAccess, offset: number, length: number): number {
+  const place = access.streamStart + offset;
+  if (place + length > access.streamEnd)
+    throw corrupt(
+      `${access.object}: content ends at ${place + length} in its stream, what was merged at ${access.streamEnd}`,
+    );
+  return place;
 }
 
 /** Where frames of remote archives lie on this machine; any thread may have one. */
@@ -167,6 +183,9 @@ function readFile(access: ArchiveAccess, offset: number, length: number): Buffer
   } catch (cause) {
     // A disk that went away and came back is read through a new descriptor only.
     forgetFile(access.handle);
+    // Merged into another archive, maybe: the main thread knows, or finds it missing.
+    const gone = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+    if (gone && access.kind === KIND_DATA) throw missFrame(access.handle, offset, length);
     throw new RozenError('io', `${access.object}: cannot be read (${(cause as NodeJS.ErrnoException).code})`, {
       hint: `see whether ${access.path} is there and readable`,
       cause,

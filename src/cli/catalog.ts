@@ -479,6 +479,26 @@ deleted now; and reading everything back. Of SNAPSHOT:PATH: thawing and fetching
     load: () => import('./commands/umount.ts'),
   },
   {
+    name: 'compact',
+    summary: 'merge small archives into large ones',
+    details: `Each backup ends with an archive that is not full. Those smaller than half of --archive-size that can be read at once
+are merged, in the order in which they were stored; a signed record leads from each of them to the new one, and they are
+removed by a run after --grace. Every block and chunk is checked on the way. Backups, mounts and restores may go on; a run that
+was stopped is ended by the next one. Needs an owner's key (a passphrase).`,
+    options: [
+      { flags: '--grace <age>', description: 'merged archives stay for so long, such as 12h, 30d or 0; default 7d' },
+      { flags: '--archive-size <size>', description: 'what an archive is to have, default 1G' },
+      { flags: '--storage-class <class>', description: 'S3 storage class of what is made' },
+      { flags: '-n, --dry-run', description: 'only show what would be merged and removed' },
+    ],
+    examples: [
+      ['rozen compact --dry-run', 'the plan'],
+      ['rozen compact --storage-class DEEP_ARCHIVE', 'small archives of many backups become large, cold ones'],
+    ],
+    stopsItself: true,
+    load: () => import('./commands/compact.ts'),
+  },
+  {
     name: 'repair',
     summary: 'remove what killed backups left under way',
     details: `An upload in parts that was never ended is no object, but takes up room. One that has been silent for

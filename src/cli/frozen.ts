@@ -1,17 +1,19 @@
 /** What must be thawed first: found before a command writes or prints anything, with the command that brings it back. */
 import { RozenError } from '../errors.ts';
 import type { NeededPack } from '../snapshot/cold/packs.ts';
+import type { PackPlace } from '../snapshot/cold/thaw.ts';
 import type { OpenPlace } from '../snapshot/view/place.ts';
-import { isRemote, type ObjectStore } from '../store/object-store.ts';
+import { isRemote } from '../store/object-store.ts';
 import type { Context } from './context.ts';
 import { formatSize, plural } from './display.ts';
 
 /** Throws 'frozen' (exit code 7) when content of these places lies in packs that cannot be read now. */
-export async function requireHot(context: Context, store: ObjectStore, places: readonly OpenPlace[]): Promise<void> {
-  if (!isRemote(store)) return;
+export async function requireHot(context: Context, repository: PackPlace, places: readonly OpenPlace[]): Promise<void> {
+  if (!isRemote(repository.store)) return;
   const needed = await packsOf(places);
-  const { coldPacks } = await import('../snapshot/cold/thaw.ts');
-  const cold = (await coldPacks(store, needed, context.signal)).filter(({ state }) => state !== 'hot');
+  const { coldPacks, distinctPacks } = await import('../snapshot/cold/thaw.ts');
+  const packs = distinctPacks(await coldPacks(repository, needed, context.signal));
+  const cold = packs.filter(({ state }) => state !== 'hot');
   if (cold.length === 0) return;
   const thawing = cold.filter(({ state }) => state === 'thawing').length;
   const bytes = cold.reduce((sum, { size }) => sum + size, 0);

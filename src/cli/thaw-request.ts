@@ -3,8 +3,8 @@ import { RozenError } from '../errors.ts';
 import type { ThawCost } from '../snapshot/cold/estimate.ts';
 import type { NeededPack } from '../snapshot/cold/packs.ts';
 import type { PriceTable } from '../snapshot/cold/prices.ts';
-import type { ColdPack, ThawProgress } from '../snapshot/cold/thaw.ts';
-import type { ObjectStore, ThawTier } from '../store/object-store.ts';
+import type { ColdPack, PackPlace, ThawProgress } from '../snapshot/cold/thaw.ts';
+import type { ThawTier } from '../store/object-store.ts';
 import type { Context } from './context.ts';
 import { formatSize, isoTime, plural } from './display.ts';
 import { formatHours, formatMoney, loadPrices, pricesTitle } from './prices.ts';
@@ -76,15 +76,15 @@ export interface ThawOutcome {
 /** `what`: for people, what the packs hold. Throws 'frozen' when the answer is no, 'interrupted' after the signal. */
 export async function thawPacks(
   context: Context,
-  it: { store: ObjectStore; needed: readonly Pick<NeededPack, 'id' | 'object' | 'size'>[]; what: string },
+  it: { place: PackPlace; needed: readonly Pick<NeededPack, 'id' | 'object' | 'size'>[]; what: string },
   wish: ThawWish & { prices: string | undefined },
 ): Promise<ThawOutcome> {
-  const { coldPacks, requestThaw, waitForThaw } = await import('../snapshot/cold/thaw.ts');
+  const { coldPacks, distinctPacks, requestThaw, waitForThaw } = await import('../snapshot/cold/thaw.ts');
   const { thawCost } = await import('../snapshot/cold/estimate.ts');
   const { out, signal } = context;
-  const { store, needed, what } = it;
+  const { place, needed, what } = it;
   const table = await loadPrices(wish.prices);
-  const packs = await coldPacks(store, needed, signal);
+  const packs = distinctPacks(await coldPacks(place, needed, signal));
   checkTier(table, packs, wish.tier);
   const cost = thawCost(table, packs, wish);
   const outcome: ThawOutcome = { packs, cost, table, asked: 0, ready: packs.every(({ state }) => state === 'hot') };
@@ -98,12 +98,12 @@ export async function thawPacks(
     );
     if (!agreed) throw new RozenError('frozen', 'nothing was asked for: it stays frozen');
   }
-  await requestThaw({ store, signal }, packs, { ...wish, asked: () => outcome.asked++ });
+  await requestThaw({ place, signal }, packs, { ...wish, asked: () => outcome.asked++ });
   if (outcome.asked > 0)
     out.message(`asked for ${plural(outcome.asked, 'pack')} (${wish.tier}, for ${plural(wish.days, 'day')})`);
   if (!wish.wait) return outcome;
-  await waitForThaw({ store, signal }, packs, { pollMs: wish.pollMs, progress: teller(context) });
-  outcome.packs = await coldPacks(store, needed, signal);
+  await waitForThaw({ place, signal }, packs, { pollMs: wish.pollMs, progress: teller(context) });
+  outcome.packs = await coldPacks(place, packs, signal);
   outcome.ready = true;
   return outcome;
 }

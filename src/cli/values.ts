@@ -25,7 +25,16 @@ export function parseCacheSize(text: string): number {
   return bytes;
 }
 
-/** `5`, `5%`, `0.5` → a number above 0 and at most 100. */
+const AGES: Readonly<Record<string, number>> = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 7 * 86_400_000 };
+
+/** `30m`, `12h`, `3d`, `2w`, `0` → milliseconds. */
+export function parseAge(text: string, what: string): number {
+  const [, number, unit] = /^([0-9]{1,6})(m|h|d|w)$/.exec(text.trim() === '0' ? '0m' : text.trim()) ?? [];
+  if (number === undefined)
+    throw new RozenError('usage', `${what}: '${text}' is not an age`, { hint: 'write it like 12h or 3d' });
+  return Number(number) * AGES[unit!]!;
+}
+
 /** Whole days, up to a hundred years. */
 export function parseDays(text: string, what: string): number {
   const days = Number(/^([0-9]{1,5})d?$/.exec(text.trim())?.[1] ?? Number.NaN);
@@ -43,6 +52,7 @@ export function parseStorageClass(text: string | undefined): string | undefined 
   });
 }
 
+/** `5`, `5%`, `0.5` → a number above 0 and at most 100. */
 export function parsePercent(text: string, what: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*%?$/.exec(text.trim());
   const value = match === null ? Number.NaN : Number(match[1]);

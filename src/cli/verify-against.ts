@@ -49,7 +49,7 @@ export async function runAgainst(context: Context, snapshot: string | undefined,
     snapshot === undefined
       ? await places.openIn(await snapshotOf(context, { places, repository, folder }), null)
       : await places.open(snapshot);
-  if (run.readData) await requireHot(context, repository.store, [place]);
+  if (run.readData) await requireHot(context, repository, [place]);
   const { against } = await import('../snapshot/verify/against.ts');
   const progress = context.progress('verify');
   let report: AgainstReport;

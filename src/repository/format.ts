@@ -17,6 +17,7 @@ export const TYPE = {
   config: 'config',
   key: 'key',
   snapshot: 'snapshot',
+  forward: 'forward',
   writer: 'writer',
   pin: 'pin',
   location: 'location',
@@ -31,6 +32,10 @@ export const MAX_KEY_OBJECT = 256 * 1024;
 export const MAX_SNAPSHOT_RECORD = 1024 * 1024;
 /** An "unchanged" record says one thing and costs next to nothing. */
 export const MAX_UNCHANGED_RECORD = 1024;
+/** A record of where archives were merged into. */
+export const MAX_FORWARD = 1024 * 1024;
+/** Archives that one record forwards. */
+export const MAX_FORWARDED = 4096;
 export const MAX_STATE_FILE = 16 * 1024 * 1024;
 export const MAX_RECIPIENTS = 64;
 export const MAX_WRITERS = 4096;

@@ -81,6 +81,7 @@ export async function initRepository(options: InitOptions): Promise<Repository> 
   const pin: Pin = {
     genesisHash: genesis.hash,
     config: { number: 1, hash: config.hash },
+    forward: null,
     lineages: new Map(),
     lastKey: keyId,
   };

@@ -5,14 +5,16 @@ import { type ArchiveKind, KIND_DATA, KIND_TREE } from '../archive/format.ts';
 export const GENESIS_NAME = 'rozen.cbor';
 export const CONFIG_PREFIX = 'config/';
 export const KEYS_PREFIX = 'keys/';
-const DATA_PREFIX = 'data/';
+export const DATA_PREFIX = 'data/';
 export const INDEX_PREFIX = 'index/';
 const TREE_PREFIX = 'tree/';
 export const SNAPSHOTS_PREFIX = 'snapshots/';
 
+export const FORWARD_PREFIX = 'forward/';
+
 const HEX_ID = /^[0-9a-f]{32}$/;
 
-/** Highest config number that fits its eight digits. */
+/** Highest number, of a config or a forward record, that fits its eight digits. */
 export const MAX_CONFIG_NUMBER = 99_999_999;
 
 export function configName(number: number): string {
@@ -20,8 +22,20 @@ export function configName(number: number): string {
 }
 
 export function parseConfigName(name: string): number | null {
-  const digits = /^config\/([0-9]{8})\.cbor$/.exec(name)?.[1];
-  return digits === undefined || Number(digits) === 0 ? null : Number(digits);
+  return parseNumber(/^config\/([0-9]{8})\.cbor$/.exec(name));
+}
+
+export function forwardName(number: number): string {
+  return `${FORWARD_PREFIX}${String(number).padStart(8, '0')}.cbor`;
+}
+
+export function parseForwardName(name: string): number | null {
+  return parseNumber(/^forward\/([0-9]{8})\.cbor$/.exec(name));
+}
+
+function parseNumber(match: RegExpExecArray | null): number | null {
+  const number = Number(match?.[1] ?? 0);
+  return number === 0 ? null : number;
 }
 
 export function keyName(id: Uint8Array): string {

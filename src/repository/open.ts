@@ -128,6 +128,7 @@ async function openWith(options: OpenOptions, here: Here, config: Config): Promi
   const pin: Pin = {
     genesisHash: genesis.hash,
     config: { number: config.number, hash: config.hash },
+    forward: known?.forward ?? null,
     lineages: known?.lineages ?? new Map(),
     lastKey: known?.lastKey ?? null,
   };

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { asMap, field } from '../archive/cbor.ts';
+import { asMap, type CborMap, field } from '../archive/cbor.ts';
 import { RozenError } from '../errors.ts';
 import { swappedGenesis } from './bundle.ts';
 import type { Config } from './config.ts';
@@ -19,6 +19,8 @@ export interface RecordReference {
 export interface Pin {
   genesisHash: Buffer;
   config: { number: number; hash: Buffer };
+  /** The newest forward record; null before there was one. */
+  forward: { number: number; hash: Buffer } | null;
   /** Newest record of each lineage, by tag. */
   lineages: Map<string, RecordReference>;
   /** The key object that was opened last: tried first, as each try costs a second. */
@@ -44,10 +46,15 @@ export function readPin(stateDir: string): Pin | null {
     return {
       genesisHash: field.bytes(map, 'genesis', HASH_SIZE),
       config: { number: field.uint(config, 'number', undefined, 1), hash: field.bytes(config, 'hash', HASH_SIZE) },
+      forward: field.has(map, 'forward') ? decodeForwardPin(field.map(map, 'forward')) : null,
       lineages,
       lastKey: field.has(map, 'lastKey') ? field.bytes(map, 'lastKey', ID_SIZE) : null,
     };
   });
+}
+
+function decodeForwardPin(map: CborMap): NonNullable<Pin['forward']> {
+  return { number: field.uint(map, 'number', undefined, 1), hash: field.bytes(map, 'hash', HASH_SIZE) };
 }
 
 /** Writes the pin; what another process pinned in the meantime is kept where it is newer. */
@@ -55,13 +62,20 @@ export function writePin(stateDir: string, pin: Pin): void {
   const other = readPin(stateDir);
   if (other?.genesisHash.equals(pin.genesisHash)) {
     if (other.config.number > pin.config.number) pin.config = other.config;
+    if ((other.forward?.number ?? 0) > (pin.forward?.number ?? 0)) pin.forward = other.forward;
     for (const [tag, reference] of other.lineages) {
       if (reference.sequence > (pin.lineages.get(tag)?.sequence ?? 0)) pin.lineages.set(tag, reference);
     }
   }
   const lineages = [...pin.lineages].map(([tag, reference]) => ({ tag: Buffer.from(tag, 'hex'), ...reference }));
-  const { genesisHash: genesis, config } = pin;
-  const members = { genesis, config, lineages, ...(pin.lastKey === null ? {} : { lastKey: pin.lastKey }) };
+  const { genesisHash: genesis, config, forward, lastKey } = pin;
+  const members = {
+    genesis,
+    config,
+    lineages,
+    ...(forward === null ? {} : { forward }),
+    ...(lastKey === null ? {} : { lastKey }),
+  };
   writeStateFile(join(stateDir, 'pin.cbor'), encodeOuter(TYPE.pin, members));
 }
 

@@ -6,6 +6,7 @@ import type { Bundle } from './bundle.ts';
 import { type Config, type ConfigDraft, encodeConfig, readNewestConfig } from './config.ts';
 import { type CommitDraft, recordDraft, type SnapshotSlot } from './draft.ts';
 import { ID_SIZE, KEY_SIZE, TYPE } from './format.ts';
+import { Forwards } from './forwards.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
 import { Lineages, type LineageTop, type OnProblem } from './lineages.ts';
 import { configName } from './names.ts';
@@ -76,11 +77,14 @@ export class Repository {
   /** The owner's bundle (root secret); null for everybody else. */
   bundle: Bundle | null;
   readonly openedBy: Buffer | null;
+  /** Where archives were merged into. */
+  readonly forwards: Forwards;
   readonly #pin: Pin;
   readonly #lineages: Lineages;
   readonly #findIdentities: RepositoryParts['findIdentities'];
   #unlocking: Promise<boolean> | null = null;
   #storageClass: string | undefined;
+  #classFrom = 0;
 
   constructor(parts: RepositoryParts) {
     this.store = parts.store;
@@ -97,6 +101,13 @@ export class Repository {
     this.#pin = parts.pin;
     this.#keep();
     this.#findIdentities = parts.findIdentities;
+    this.forwards = new Forwards({
+      store: parts.store,
+      objects: parts.objects ?? null,
+      genesis: parts.genesis,
+      pin: parts.pin,
+      savePin: () => this.savePin(),
+    });
     this.#lineages = new Lineages({
       store: parts.store,
       objects: parts.objects,
@@ -387,9 +398,15 @@ export class Repository {
     return this.#storageClass ?? this.config.keeping?.storageClass;
   }
 
+  /** Of archives that are to have `goal` bytes, those that have less than an eighth of it stay out of that class until they are merged. */
+  keepSmall(goal: number): void {
+    this.#classFrom = goal / 8;
+    this.#keep();
+  }
+
   #keep(): void {
     const { keeping = {} } = this.config;
-    this.store.keep({ ...keeping, storageClass: this.storageClass });
+    this.store.keep({ ...keeping, storageClass: this.storageClass, classFrom: this.#classFrom });
   }
 
   #setConfig(config: Config): void {

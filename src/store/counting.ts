@@ -119,6 +119,10 @@ export class CountingStore implements ObjectStore {
     return this.inner.retain(names);
   }
 
+  lockedUntil(name: string): Promise<number | null> {
+    return this.inner.lockedUntil(name);
+  }
+
   unfinished(): AsyncIterable<Unfinished> {
     return this.inner.unfinished();
   }

@@ -172,6 +172,10 @@ export class LocalStore implements ObjectStore {
 
   async retain(): Promise<void> {}
 
+  async lockedUntil(): Promise<null> {
+    return null;
+  }
+
   /** Staging files whose makers are gone; the next writer would sweep them too. */
   async *unfinished(): AsyncIterable<Unfinished> {
     const folder = join(this.location, TMP_FOLDER);

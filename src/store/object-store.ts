@@ -37,6 +37,8 @@ export interface ColdState {
 export interface Keeping {
   /** Of data archives (`data/`): what they cost, and how soon they can be read. Everything else stays in the store's own class. */
   storageClass?: string | undefined;
+  /** Data archives of fewer bytes stay in the store's own class all the same: whoever merges small ones reads them again soon. */
+  classFrom?: number | undefined;
   /** Nobody can delete or replace an object for so many days after it was made, or `retain`ed. */
   lockDays?: number | undefined;
 }
@@ -108,6 +110,8 @@ export interface ObjectStore {
   cannotKeep(keeping: Keeping): Promise<RozenError | null>;
   /** Locks objects for the days of `keep` from now on, and makes sure of it; nothing without such days. */
   retain(names: readonly string[]): Promise<void>;
+  /** Until when nobody can delete the object, milliseconds since 1970 (Infinity: for ever); null when nothing keeps it, or it is not there. */
+  lockedUntil(name: string): Promise<number | null>;
   unfinished(): AsyncIterable<Unfinished>;
   /** Removes what was left under way; no error when it is gone. */
   abandon(unfinished: Unfinished): Promise<void>;

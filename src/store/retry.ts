@@ -167,6 +167,10 @@ export class RetryStore implements ObjectStore {
     return this.#repeat('', () => this.inner.retain(names));
   }
 
+  lockedUntil(name: string): Promise<number | null> {
+    return this.#repeat(name, () => this.inner.lockedUntil(name));
+  }
+
   /** Not begun anew in the middle: what was given would be given again. */
   unfinished(): AsyncIterable<Unfinished> {
     return this.inner.unfinished();

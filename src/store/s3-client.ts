@@ -65,6 +65,8 @@ export interface S3Head {
   storageClass: string | undefined;
   /** What the server says of a thawed copy, in its words. */
   restore: string | undefined;
+  /** As `lockedUntil`, with what a privileged user could lift (governance mode) and legal holds, which have no end. */
+  keptUntil: number | null;
 }
 
 /** Options of an object when it is made. */
@@ -152,6 +154,10 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
         lockedUntil: ObjectLockMode === 'COMPLIANCE' ? (ObjectLockRetainUntilDate?.getTime() ?? null) : null,
         storageClass: StorageClass,
         restore: Restore,
+        keptUntil:
+          answer.ObjectLockLegalHoldStatus === 'ON'
+            ? Number.POSITIVE_INFINITY
+            : (ObjectLockRetainUntilDate?.getTime() ?? null),
       };
     },
     async put(Key, Body, options) {

@@ -197,7 +197,7 @@ export class S3Store implements ObjectStore {
   }
 
   put(name: string, bytes: Uint8Array): Promise<void> {
-    return this.#put(name, bytes, this.#optionsOf(name));
+    return this.#put(name, bytes, this.#optionsOf(name, bytes.length));
   }
 
   async #put(name: string, bytes: Uint8Array, options: S3PutOptions): Promise<void> {
@@ -230,11 +230,11 @@ export class S3Store implements ObjectStore {
         key,
         path,
         size,
-        options: hot ? {} : this.#optionsOf(name),
+        options: hot ? {} : this.#optionsOf(name, size),
         signal,
         lock: this.#keeping.lockDays !== undefined,
         translate: (error) => this.#translate(error, name),
-        put: (bytes) => this.#put(name, bytes, hot ? {} : this.#optionsOf(name)),
+        put: (bytes) => this.#put(name, bytes, hot ? {} : this.#optionsOf(name, size)),
         stat: () => this.stat(name),
       });
       if (inParts) await this.#lock(api, key);
@@ -303,6 +303,17 @@ export class S3Store implements ObjectStore {
     await this.#call('', (api) => lockObjects({ api, days, translate: this.#ofKey }, keys));
   }
 
+  async lockedUntil(name: string): Promise<number | null> {
+    checkObjectName(name);
+    return this.#call(name, async (api, key) => {
+      const head = await api.head(key).catch((error) => {
+        if (s3Status(error) !== 404) throw error;
+        return null;
+      });
+      return head?.keptUntil ?? null;
+    });
+  }
+
   async *unfinished(): AsyncIterable<Unfinished> {
     const root = this.#place.prefix;
     const uploads = await this.#call('', async (api) => {
@@ -336,8 +347,9 @@ export class S3Store implements ObjectStore {
   }
 
   /** Only content goes to a class of its own: everything else is read by every command. */
-  #optionsOf(name: string): S3PutOptions {
-    return name.startsWith('data/') ? { storageClass: this.#keeping.storageClass } : {};
+  #optionsOf(name: string, size: number): S3PutOptions {
+    const { storageClass, classFrom = 0 } = this.#keeping;
+    return name.startsWith('data/') && size >= classFrom ? { storageClass } : {};
   }
 
   async #lock(api: S3Api, key: string): Promise<void> {

@@ -55,6 +55,8 @@ describe('fetched frames', () => {
     blockKey: Buffer.alloc(32),
     blockOffsets: null,
     blockLengths: null,
+    streamStart: 0,
+    streamEnd: Number.POSITIVE_INFINITY,
   };
 
   test('are missing, then there, then gone again when too much came after them', () => {

@@ -105,6 +105,46 @@ export async function readRepository(objects: Objects, passphrase: string): Prom
   return { id, fingerprint, config, bundle, secrets, snapshots };
 }
 
+/** What a row of `archives` says of an archive. */
+export interface ReferenceRow {
+  id: Uint8Array;
+  size: number;
+  headerHash: Uint8Array;
+  merkleRoot: Uint8Array;
+}
+
+/**
+ * Where a byte of the stream of an archive lies: in the archive itself while it is there, else where forward records lead
+ * (FORMAT-REPOSITORY.md §8). Checks all of them.
+ */
+export function placeOf(objects: Objects, row: ReferenceRow, streamOffset: number): { id: string; offset: number } {
+  const genesis = decode(outer(objects.get('rozen.cbor')!, 'genesis').body);
+  const records: Map_[] = [];
+  let previous = '';
+  for (const name of [...objects.keys()].filter((one) => one.startsWith('forward/')).sort()) {
+    const bytes = objects.get(name)!;
+    const record = signed(bytes, 'forward', genesis.repository, () => genesis.rootKey);
+    check(record.number === records.length + 1, 'forward number');
+    check(name === `forward/${String(record.number).padStart(8, '0')}.cbor`, 'forward name');
+    check(hex(record.previous ?? new Uint8Array()) === previous, 'forward chain');
+    check(record.incompatible === 0 && record.sources.length >= 1 && record.sources.length <= 4096, 'forward record');
+    previous = hex(blake3(bytes));
+    records.push(record);
+  }
+  let at = { ...row, offset: streamOffset };
+  for (const record of records) {
+    const id = hex(at.id);
+    if (objects.has(`data/${id.slice(0, 2)}/${id}.roz`)) break;
+    const source = record.sources.find((one: Map_) => hex(one.id) === id);
+    if (source === undefined) continue;
+    check(source.size === at.size && hex(source.headerHash) === hex(at.headerHash), 'forwarded archive');
+    check(hex(source.merkleRoot) === hex(at.merkleRoot), 'forwarded Merkle root');
+    check(at.offset < source.blocks * 262144, 'place in a forwarded archive');
+    at = { ...record.target, offset: at.offset + source.block * 262144 };
+  }
+  return { id: hex(at.id), offset: at.offset };
+}
+
 export function openLabel(setTag: Uint8Array, id: Uint8Array, sealed: Uint8Array): string {
   const key = derive('rozen 1 2026 label key', setTag);
   return Buffer.from(xchacha20poly1305(key, sealed.subarray(0, 24), id).decrypt(sealed.subarray(24))).toString('utf8');

@@ -88,7 +88,7 @@ export class Place {
   }
 
   open(
-    need: 'read' | 'write',
+    need: 'read' | 'write' | 'owner',
     options: { machine?: string; identity?: boolean; through?: ObjectStore } = {},
   ): Promise<Repository> {
     const { machine = 'first', identity = true, through } = options;

@@ -26,8 +26,7 @@ test('an object that is read in order comes by some large requests at once, sing
     const length = Math.min(300_000, bytes.length - at);
     expect((await file.read(at, length)).equals(bytes.subarray(at, at + length))).toBe(true);
   }
-  expect(store.reads).toBe(9);
-  expect(store.mostOpen).toBeGreaterThan(3);
+  expect([store.reads, store.mostOpen]).toEqual([3, 3]);
   store.reset();
   expect((await file.read(12_345_678, 100)).equals(bytes.subarray(12_345_678, 12_345_778))).toBe(true);
   expect(store.calls.map((call) => call.bytes)).toEqual([100]);

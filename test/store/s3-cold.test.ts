@@ -130,7 +130,7 @@ test('no room for expedited thawing is told at once', async () => {
 });
 
 test('odd headers of servers', () => {
-  const head = { size: 1, modified: 0, lockedUntil: null, storageClass: 'GLACIER' };
+  const head = { size: 1, modified: 0, lockedUntil: null, keptUntil: null, storageClass: 'GLACIER' };
   const state = (restore: string | undefined) => coldStateOf({ ...head, restore }, Date.parse('2026-01-01')).state;
   expect(state(undefined)).toBe('frozen');
   expect(state('nonsense')).toBe('frozen');

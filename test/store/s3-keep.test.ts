@@ -46,6 +46,16 @@ test('only content goes to a class of its own', async () => {
   expect(version('index/ab/x.rix').storageClass).toBe('STANDARD');
   expect(version('tree/ab/large.roz').storageClass).toBe('STANDARD');
   await expectCode(store.get('data/ab/x.roz'), 'frozen');
+  // Small ones wait for others.
+  store.keep({ storageClass: 'GLACIER', classFrom: 1000 });
+  await store.put('data/ab/small.roz', Buffer.alloc(999));
+  await store.put('data/ab/enough.roz', Buffer.alloc(1000));
+  await store.putFile('data/ab/larger.roz', large);
+  expect(['small', 'enough', 'larger'].map((name) => version(`data/ab/${name}.roz`).storageClass)).toEqual([
+    'STANDARD',
+    'GLACIER',
+    'GLACIER',
+  ]);
   store.keep({ storageClass: 'NO_SUCH' });
   expect((await expectCode(store.put('data/y', Buffer.from('y')), 'io')).hint).toMatch(/storage-class/);
 });

@@ -1,6 +1,5 @@
 import { hostname } from 'node:os';
 import { RozenError } from '../../errors.ts';
-import type { Repository } from '../../repository/repository.ts';
 import type { BackupOptions, BackupReport, ClassCounts, EntryClass, WormReport } from '../../snapshot/backup/backup.ts';
 import { argumentBytes } from '../argument-bytes.ts';
 import type { SetConfig } from '../config.ts';
@@ -8,6 +7,7 @@ import type { Context } from '../context.ts';
 import { formatCount, formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from '../display.ts';
 import { EXIT } from '../exit.ts';
 import type { ProgressState } from '../progress.ts';
+import { useStorageClass } from '../storage-class.ts';
 import { userName } from '../user-name.ts';
 import { nearest, parsePercent, parseSize, parseStorageClass } from '../values.ts';
 import { printWormReport, wormAsJson } from '../worm-report.ts';
@@ -147,12 +147,6 @@ function wormOptions(options: Options, configured: SetConfig): Partial<BackupOpt
     ...(rehash === undefined ? {} : { rehash: parsePercent(rehash, '--rehash') }),
     keepDiverged: keep,
   };
-}
-
-async function useStorageClass(repository: Repository, storageClass: string): Promise<void> {
-  const obstacle = await repository.store.cannotKeep({ storageClass });
-  if (obstacle !== null) throw obstacle;
-  repository.keepDataAs(storageClass);
 }
 
 /** True when something diverged or was refused that somebody should look at. */

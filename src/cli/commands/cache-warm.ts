@@ -23,7 +23,8 @@ export async function run(context: Context, args: string[], options: Options): P
       hint: 'only buckets are',
     });
   }
-  const places = new Places(context, await context.open('read'), { keepContent: true });
+  const repository = await context.open('read');
+  const places = new Places(context, repository, { keepContent: true });
   const progress = context.progress('cache warm');
   const { out } = context;
   try {
@@ -33,7 +34,7 @@ export async function run(context: Context, args: string[], options: Options): P
     for (const text of args.length === 0 ? ['latest'] : args) {
       const place = await places.open(text);
       const { reader, inode, attributes } = place;
-      if (options.content) await requireHot(context, store, [place]);
+      if (options.content) await requireHot(context, repository, [place]);
       pages += await warmPages(reader, (done) => progress.update({ files: done, current: `pages of ${text}` }));
       if (!options.content) continue;
       const { fetcher } = await places.opener();

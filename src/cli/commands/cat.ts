@@ -12,7 +12,7 @@ export async function run(context: Context, args: string[]): Promise<undefined> 
   try {
     const files: OpenPlace[] = [];
     for (const arg of args) files.push(await openFile(places, arg));
-    await requireHot(context, repository.store, files);
+    await requireHot(context, repository, files);
     for (const { reader, content = reader, attributes } of files)
       for await (const piece of new ContentReader(content).read(attributes)) await context.out.send(piece);
   } finally {

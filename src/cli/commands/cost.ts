@@ -77,11 +77,12 @@ async function ofPlace(context: Context, text: string, { table, days }: By): Pro
   try {
     const place = await places.openToRead(text);
     const { downloadOf, neededPacks } = await import('../../snapshot/cold/packs.ts');
-    const { coldPacks } = await import('../../snapshot/cold/thaw.ts');
+    const { coldPacks, distinctPacks } = await import('../../snapshot/cold/thaw.ts');
     const { readCost } = await import('../../snapshot/cold/estimate.ts');
     const needed = await neededPacks(place);
-    const packs = await coldPacks(repository.store, needed, context.signal);
-    const reads = packs.map(({ storageClass }, i) => ({ ...downloadOf(needed[i]!), storageClass }));
+    const found = await coldPacks(repository, needed, context.signal);
+    const packs = distinctPacks(found);
+    const reads = found.map(({ storageClass }, i) => ({ ...downloadOf(needed[i]!), storageClass }));
     const ways = { thaw: await thawCosts(table, packs, days), read: readCost(table, reads) };
     const { out } = context;
     const bytes = packs.reduce((all, { size }) => all + size, 0);

@@ -1,18 +1,16 @@
-import { RozenError } from '../../errors.ts';
 import type { Unfinished } from '../../store/object-store.ts';
 import type { Context } from '../context.ts';
 import { formatSize, isoTime, plural } from '../display.ts';
+import { parseAge } from '../values.ts';
 
 interface Options {
   olderThan?: string;
   dryRun?: boolean;
 }
 
-const UNITS: Readonly<Record<string, number>> = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 7 * 86_400_000 };
-
 /** `rozen repair`: uploads that were begun and never ended. Needs no key. */
 export async function run(context: Context, _args: string[], options: Options): Promise<undefined> {
-  const age = parseAge(options.olderThan ?? '3d');
+  const age = parseAge(options.olderThan ?? '3d', '--older-than');
   const repository = await context.open('none');
   const { store } = repository;
   const { out } = context;
@@ -49,11 +47,4 @@ export async function run(context: Context, _args: string[], options: Options): 
   } finally {
     repository.close();
   }
-}
-
-function parseAge(text: string): number {
-  const [, number, unit] = /^([0-9]{1,6})(m|h|d|w)$/.exec(text.trim()) ?? [];
-  if (number === undefined)
-    throw new RozenError('usage', `--older-than: '${text}' is not an age`, { hint: 'write it like 12h or 3d' });
-  return Number(number) * UNITS[unit!]!;
 }

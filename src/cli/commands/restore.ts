@@ -29,7 +29,6 @@ export async function run(context: Context, args: string[], options: Options): P
   if (!options.thaw) refuseThawOptions(options);
   const wish = { ...thawWish(options, { dryRun, wait: true }), prices: options.prices };
   const repository = await context.open('read');
-  const { store } = repository;
   const places = new Places(context, repository);
   const progress = context.progress('restore');
   const { out } = context;
@@ -38,8 +37,8 @@ export async function run(context: Context, args: string[], options: Options): P
     let thawed: Record<string, unknown> | null = null;
     if (options.thaw) {
       const needed = await packsOf([place]);
-      thawed = outcomeAsJson(await thawPacks(context, { store, needed, what: args[0]! }, wish), wish);
-    } else if (!dryRun) await requireHot(context, store, [place]);
+      thawed = outcomeAsJson(await thawPacks(context, { place: repository, needed, what: args[0]! }, wish), wish);
+    } else if (!dryRun) await requireHot(context, repository, [place]);
     const { restore } = await import('../../snapshot/restore/restore.ts');
     const listEntries = dryRun && !out.json && !out.quiet;
     const report = await restore(

@@ -44,7 +44,7 @@ async function thawPlaces(context: Context, args: readonly string[], wish: Wish)
     const opened = [];
     for (const text of args) opened.push(await places.openToRead(text));
     const needed = await packsOf(opened, true);
-    return await thawPacks(context, { store: repository.store, needed, what: args.join(', ') }, wish);
+    return await thawPacks(context, { place: repository, needed, what: args.join(', ') }, wish);
   } finally {
     places.close();
   }
@@ -55,7 +55,11 @@ async function thawAll(context: Context, wish: Wish): Promise<ThawOutcome> {
   const repository = await context.open('none');
   try {
     const { store } = repository;
-    return await thawPacks(context, { store, needed: await frozenObjects(store), what: store.location }, wish);
+    return await thawPacks(
+      context,
+      { place: repository, needed: await frozenObjects(store), what: store.location },
+      wish,
+    );
   } finally {
     repository.close();
   }

@@ -5,11 +5,14 @@
 import { RozenError } from '../../errors.ts';
 import { ENOMEDIUM } from '../../posix/errno.ts';
 import { dataName } from '../../repository/names.ts';
-import type { ObjectStore, Warmth } from '../../store/object-store.ts';
+import type { Repository } from '../../repository/repository.ts';
+import type { ColdState, ObjectStore, Warmth } from '../../store/object-store.ts';
 import { FsError } from '../vfs.ts';
 
 /** How long an answer counts, in ms: one request for each archive in that time, however many files are looked at. */
 const REMEMBERED_MS = 5000;
+
+type Forwards = Pick<Repository['forwards'], 'find'>;
 
 export interface ArchiveState {
   /** Archive id, 32 hexadecimal digits. */
@@ -21,12 +24,14 @@ export interface ArchiveState {
 
 export class ColdArchives {
   readonly #store: ObjectStore;
+  readonly #forwards: Forwards;
   readonly #states = new Map<string, ArchiveState>();
   /** By handle: until when an archive is taken for frozen, and how that is said. */
   readonly #refused = new Map<number, { until: number; error: FsError }>();
 
-  constructor(store: ObjectStore) {
+  constructor(store: ObjectStore, forwards: Forwards) {
     this.#store = store;
+    this.#forwards = forwards;
   }
 
   /** The state of a data archive. 'not-found' when it is gone. */
@@ -34,11 +39,17 @@ export class ColdArchives {
     const known = this.#states.get(id);
     if (known !== undefined && Date.now() < known.until) return known;
     const object = dataName(Buffer.from(id, 'hex'));
-    const cold = await this.#store.coldState(object);
+    const cold = (await this.#store.coldState(object)) ?? (await this.#merged(id));
     if (cold === null) throw new RozenError('not-found', `${this.#store.location}/${object} is gone`);
     const state = { id, state: cold.state, until: Date.now() + REMEMBERED_MS };
     this.#states.set(id, state);
     return state;
+  }
+
+  /** Of the archive that one which is not there was merged into. */
+  async #merged(id: string): Promise<ColdState | null> {
+    const forwarding = await this.#forwards.find(Buffer.from(id, 'hex'));
+    return forwarding === null ? null : this.#store.coldState(dataName(forwarding.target.id));
   }
 
   /** Throws at once, without a request, what `refuse` has said of this archive a moment ago. */

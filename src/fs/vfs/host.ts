@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { MessageChannel, type MessagePort, type TransferListItem } from 'node:worker_threads';
 import { BLOCK_SIZE } from '../../archive/format.ts';
-import { OpenArchives } from '../../cache/archives.ts';
+import { ArchiveMoved, OpenArchives } from '../../cache/archives.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
 import { type FetchCounters, Fetcher } from '../../cache/fetcher.ts';
 import { Miss } from '../../cache/miss.ts';
@@ -102,7 +102,7 @@ export class MountHost implements VfsHost {
     this.#options = options;
     const { cache = null, deadlineMs } = options;
     this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs }) : null;
-    this.#cold = new ColdArchives(store);
+    this.#cold = new ColdArchives(store, repository.forwards);
     this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.#fetcher });
     const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);
     const report = (message: string) => this.report(message);
@@ -206,7 +206,15 @@ export class MountHost implements VfsHost {
     if (target.kind === 'frame') {
       const { handle, offset, length } = target;
       this.#cold.check(handle);
-      await this.#once(`frame ${handle}:${offset}`, () => this.#fetch(handle, offset, length));
+      await this.#once(`frame ${handle}:${offset}`, async () => {
+        if (this.#archives.hasMoved(handle)) return this.#reopen(handle);
+        try {
+          await this.#fetch(handle, offset, length);
+        } catch (error) {
+          if (!(error instanceof ArchiveMoved)) throw error;
+          await this.#reopen(handle);
+        }
+      });
     } else {
       await this.#once(`archive ${target.scope} ${target.row}`, () => this.#openArchive(target.scope, target.row));
     }
@@ -372,6 +380,15 @@ export class MountHost implements VfsHost {
     const reader = await this.#list.opened(scope);
     if (reader === undefined) throw new RozenError('internal', `snapshot ${scope} is not open`);
     this.#postArchive(scope, row, await reader.archives.open(row));
+  }
+
+  /** What was opened as an archive that is gone is opened as what it was merged into, for all readers. */
+  async #reopen(handle: number): Promise<void> {
+    for (const { scope, row, access } of [...this.#posted.values()]) {
+      if (access.handle !== handle) continue;
+      const reader = await this.#list.opened(scope);
+      if (reader !== undefined) this.#postArchive(scope, row, await reader.archives.open(row));
+    }
   }
 
   #postArchive(scope: string, row: number, access: Extract<HostMessage, { kind: 'archive' }>['access']): void {

@@ -12,6 +12,13 @@ export interface ArchiveRowsOptions {
   nextRow: number;
   /** Facts of a sealed archive; undefined while it is still being written. */
   archive(number: number): ArchiveFacts | undefined;
+  /** Where an archive was merged into; null for all others. */
+  merged(id: Uint8Array): { target: { id: Buffer }; start: number } | null;
+}
+
+/** A place in a data archive. */
+interface Place {
+  streamOffset: number;
 }
 
 /** Gives rows to archives as extents begin to refer to them; an archive that nothing refers to gets none. */
@@ -22,6 +29,8 @@ export class ArchiveRows {
   readonly #added: { row: number; number: number }[] = [];
   /** By id; loaded with the first archive that is asked for. */
   #known: Map<string, number> | null = null;
+  /** The other way round. */
+  readonly #ids = new Map<number, string>();
 
   constructor(options: ArchiveRowsOptions) {
     this.#options = options;
@@ -36,6 +45,25 @@ export class ArchiveRows {
     row = id === undefined ? undefined : this.#load().get(hex(id));
     if (row !== undefined) this.#rows.set(number, row);
     return row;
+  }
+
+  /** Whether a row of the lineage and an archive of this run name the same bytes, one of them perhaps by what it was before a merge. */
+  samePlace(old: Place & { row: number }, now: Place & { number: number }): boolean {
+    const row = this.knownRow(now.number);
+    if (row === old.row) return old.streamOffset === now.streamOffset;
+    const id = this.#options.archive(now.number)?.id;
+    this.#load();
+    const oldId = this.#ids.get(old.row);
+    if (id === undefined || oldId === undefined) return false;
+    const [a, b] = [this.#now(oldId, old.streamOffset), this.#now(hex(id), now.streamOffset)];
+    return a.id === b.id && a.streamOffset === b.streamOffset;
+  }
+
+  /** Where bytes lie since all merges. */
+  #now(id: string, streamOffset: number): Place & { id: string } {
+    const merged = this.#options.merged(Buffer.from(id, 'hex'));
+    if (merged === null) return { id, streamOffset };
+    return { id: hex(merged.target.id), streamOffset: merged.start + streamOffset };
   }
 
   rowOf(number: number): number {
@@ -60,7 +88,10 @@ export class ArchiveRows {
     const cursor = new Cursor(old.source, TREES.archives, old.root);
     for (let on = cursor.seek(0); on; on = cursor.next()) {
       const page = cursor.page!;
-      this.#known.set(hex(page.slice(ARCHIVE.id, cursor.index)), page.num(ARCHIVE.row, cursor.index));
+      const id = hex(page.slice(ARCHIVE.id, cursor.index));
+      const row = page.num(ARCHIVE.row, cursor.index);
+      this.#known.set(id, row);
+      this.#ids.set(row, id);
     }
     return this.#known;
   }

@@ -149,6 +149,7 @@ export class DataSide {
         old: old === null ? null : { source: old.source, root: old.roots.archives },
         nextRow: lineage.state?.nextRow ?? 1,
         archive: (number) => index.archive(number),
+        merged: (id) => repository.forwards.known(id),
       });
       const feed = new Feed({ plan, tally, writer, rows, old, version: lineage.slot.sequence });
       return { index, writer, rows, feed };

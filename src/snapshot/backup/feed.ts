@@ -258,15 +258,17 @@ export class Feed {
       const page = cursor.page;
       if (page === null || page.num(EXTENT.inode, cursor.index) !== inode) return false;
       if (version !== undefined && page.num(EXTENT.version, cursor.index) !== version) return false;
-      const isHole = extent.archive === HOLE;
+      const row = page.num(EXTENT.row, cursor.index);
+      const streamOffset = page.num(EXTENT.streamOffset, cursor.index);
       if (
         page.num(EXTENT.offset, cursor.index) !== extent.offset ||
         page.num(EXTENT.length, cursor.index) !== extent.length ||
-        page.num(EXTENT.row, cursor.index) !== (isHole ? 0 : (rows.knownRow(extent.archive) ?? -1)) ||
-        page.num(EXTENT.streamOffset, cursor.index) !== (isHole ? 0 : extent.streamOffset)
+        (row === 0) !== (extent.archive === HOLE)
       ) {
         return false;
       }
+      const now = { number: extent.archive, streamOffset: extent.streamOffset };
+      if (row !== 0 && !rows.samePlace({ row, streamOffset }, now)) return false;
       if (i < extents.length - 1) cursor.next();
     }
     const more =

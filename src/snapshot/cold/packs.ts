@@ -79,7 +79,8 @@ async function useAll(reader: SnapshotReader, uses: Uses): Promise<void> {
 
 class Uses {
   readonly #reader: SnapshotReader;
-  readonly #byRow = new Map<number, NeededPack>();
+  /** Rows of archives that were merged lead to one pack, each to a part of its stream. */
+  readonly #byRow = new Map<number, { pack: NeededPack; archive: ArchiveAccess | null }>();
   readonly #byId = new Map<string, NeededPack>();
 
   constructor(reader: SnapshotReader) {
@@ -90,9 +91,10 @@ class Uses {
   add(extent: Omit<Extent, 'offset'>): undefined | Promise<void> {
     const { row, streamOffset, length } = extent;
     if (row === 0 || length === 0) return undefined;
-    const pack = this.#byRow.get(row);
-    if (pack === undefined) return this.#open(row).then(() => this.add(extent));
-    for (const block of blocksOf(streamOffset, length)) pack.blocks.add(block);
+    const found = this.#byRow.get(row);
+    if (found === undefined) return this.#open(row).then(() => this.add(extent));
+    const { pack, archive } = found;
+    if (archive !== null) for (const block of blocksOf(archive, streamOffset, length)) pack.blocks.add(block);
     return undefined;
   }
 
@@ -102,9 +104,9 @@ class Uses {
 
   async #open(row: number): Promise<void> {
     const found = await this.#find(row);
-    const known = this.#byId.get(found.id) ?? found;
-    this.#byId.set(found.id, known);
-    this.#byRow.set(row, known);
+    const pack = this.#byId.get(found.id) ?? found;
+    this.#byId.set(found.id, pack);
+    this.#byRow.set(row, { pack, archive: found.archive });
   }
 
   async #find(row: number): Promise<NeededPack> {

@@ -4,7 +4,9 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { corrupt, RozenError } from '../../errors.ts';
-import type { ColdState, ObjectStore, ThawTier } from '../../store/object-store.ts';
+import { dataName } from '../../repository/names.ts';
+import type { Repository } from '../../repository/repository.ts';
+import type { ColdState, ThawTier } from '../../store/object-store.ts';
 import type { NeededPack } from './packs.ts';
 import { inParallel } from './parallel.ts';
 
@@ -13,37 +15,56 @@ export interface ColdPack
   extends Pick<NeededPack, 'id' | 'object' | 'size'>,
     Pick<ColdState, 'storageClass' | 'state' | 'until'> {}
 
-/** Asks the store for the state of each pack. 'not-found' when one is gone, 'corrupt' when it is not as long as it must be. */
+/** Where packs lie, and what those that are gone were merged into. */
+export type PackPlace = Pick<Repository, 'store' | 'forwards'>;
+
+/**
+ * Asks the store for the state of each pack, in their order. One that was merged into another (an index in the cache outlives its
+ * archive) is answered by that, so that several may be one. 'not-found' when one is gone, 'corrupt' when it is not as long as it must be.
+ */
 export async function coldPacks(
-  store: ObjectStore,
+  place: PackPlace,
   packs: readonly Pick<NeededPack, 'id' | 'object' | 'size'>[],
   signal?: AbortSignal,
 ): Promise<ColdPack[]> {
   const found = new Array<ColdPack>(packs.length);
   await inParallel(
     packs,
-    async ({ id, object, size }, index) => {
-      const cold = await store.coldState(object);
-      if (cold === null) {
-        throw new RozenError('not-found', `${store.location}/${object} is gone`, {
-          hint: '`rozen verify` shows what that concerns',
-        });
-      }
-      if (cold.size !== size) {
-        throw corrupt(`${store.location}/${object} has ${cold.size} bytes instead of ${size}`, {
-          hint: '`rozen verify` shows what that concerns',
-        });
-      }
-      const { storageClass, state, until } = cold;
-      found[index] = { id, object, size, storageClass, state, until };
+    async (pack, index) => {
+      found[index] = await coldPack(place, pack);
     },
     signal,
   );
   return found;
 }
 
+async function coldPack(
+  { store, forwards }: PackPlace,
+  { id, object, size }: Pick<NeededPack, 'id' | 'object' | 'size'>,
+): Promise<ColdPack> {
+  const hint = '`rozen verify` shows what that concerns';
+  const cold = await store.coldState(object);
+  if (cold === null) {
+    const target = (await forwards.find(Buffer.from(id, 'hex')))?.target;
+    if (target === undefined) throw new RozenError('not-found', `${store.location}/${object} is gone`, { hint });
+    return coldPack(
+      { store, forwards },
+      { id: target.id.toString('hex'), object: dataName(target.id), size: target.size },
+    );
+  }
+  if (cold.size !== size)
+    throw corrupt(`${store.location}/${object} has ${cold.size} bytes instead of ${size}`, { hint });
+  const { storageClass, state, until } = cold;
+  return { id, object, size, storageClass, state, until };
+}
+
+/** Each pack once. */
+export function distinctPacks(packs: readonly ColdPack[]): ColdPack[] {
+  return [...new Map(packs.map((pack) => [pack.id, pack])).values()];
+}
+
 export interface ThawOptions {
-  store: ObjectStore;
+  place: PackPlace;
   signal: AbortSignal;
 }
 
@@ -52,7 +73,7 @@ export interface ThawOptions {
  * is paid for twice.
  */
 export async function requestThaw(
-  { store, signal }: ThawOptions,
+  { place, signal }: ThawOptions,
   packs: readonly ColdPack[],
   request: { tier: ThawTier; days: number; asked?: (pack: ColdPack) => void },
 ): Promise<void> {
@@ -63,7 +84,7 @@ export async function requestThaw(
     inParallel(
       frozen,
       async (pack) => {
-        await store.thaw(pack.object, { tier, days });
+        await place.store.thaw(pack.object, { tier, days });
         asked?.(pack);
       },
       signal,
@@ -106,7 +127,7 @@ export function waitForThaw(
 }
 
 async function wait(
-  { store, signal }: ThawOptions,
+  { place, signal }: ThawOptions,
   packs: readonly ColdPack[],
   options: { pollMs: number; progress?: (progress: ThawProgress) => void },
 ): Promise<void> {
@@ -116,10 +137,10 @@ async function wait(
   for (;;) {
     let trouble: RozenError | null = null;
     try {
-      const now = await coldPacks(store, waiting, signal);
+      const now = await coldPacks(place, waiting, signal);
       const again = now.find(({ state }) => state === 'frozen');
       if (again !== undefined) {
-        throw new RozenError('io', `${store.location}/${again.object} is frozen again`, {
+        throw new RozenError('io', `${place.store.location}/${again.object} is frozen again`, {
           hint: 'its copy has run out, or the store has dropped the request: run the same command again, with more --days',
         });
       }

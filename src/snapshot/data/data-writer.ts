@@ -89,6 +89,7 @@ export class DataWriter implements DataStore, LayoutHost {
     this.#index = index;
     this.#packs = new Packs(options);
     this.separateHeads = options.separateHeads ?? isFrozenClass(repository.storageClass);
+    repository.keepSmall(this.#packs.archiveSize);
     this.#signal = signal;
     this.#emptyId = keyedBlake3(secrets.contentIdKey, Buffer.alloc(0));
     this.#failed = new Promise((_, reject) => {

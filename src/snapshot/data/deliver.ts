@@ -33,7 +33,7 @@ export async function deliver(
   await deliverIndex(repository, sealed.id, sealed.hotIndex);
 }
 
-async function deliverIndex(repository: Repository, id: Buffer, hotIndex: Buffer): Promise<void> {
+export async function deliverIndex(repository: Repository, id: Buffer, hotIndex: Buffer): Promise<void> {
   const name = indexName(id);
   try {
     await repository.store.put(name, hotIndex);
@@ -43,7 +43,7 @@ async function deliverIndex(repository: Repository, id: Buffer, hotIndex: Buffer
 }
 
 /** Ids are random: an object of this name and size is what a run before this one has put there. */
-async function allowExisting(repository: Repository, name: string, size: number, error: unknown): Promise<void> {
+export async function allowExisting(repository: Repository, name: string, size: number, error: unknown): Promise<void> {
   if (!(error instanceof RozenError) || error.code !== 'exists') throw error;
   const found = await repository.store.stat(name);
   if (found?.size !== size) throw error;

@@ -130,20 +130,27 @@ export class DedupIndex {
 
   /**
    * Makes the index agree with the store: loads the chunk tables of archives that appeared, after checking that an enrolled
-   * writer signed them, and drops those that vanished. Needs no identity.
+   * writer signed them, and drops those that vanished or were merged into others. Needs no identity.
    */
   async sync(): Promise<SyncResult> {
     const result: SyncResult = { added: 0, removed: 0, ignored: [] };
-    const present = new Set<string>();
-    const missing: string[] = [];
+    const present = new Map<string, { name: string; id: Buffer }>();
     for await (const { name } of this.#repository.store.list(INDEX_PREFIX)) {
       const parts = parseArchiveName(name);
-      if (parts === null) continue;
-      present.add(parts.id.toString('hex'));
-      if (this.numberOf(parts.id) === undefined) missing.push(name);
+      if (parts !== null) present.set(parts.id.toString('hex'), { name, id: parts.id });
     }
-    result.removed = this.#removeAllBut(present);
-    const work = missing.values();
+    // Asked afterwards: the record of a merge stands before the index object of what was made.
+    const { forwards } = this.#repository;
+    await forwards.refresh();
+    const merged: string[] = [];
+    for (const [key, { id }] of present) {
+      const target = forwards.known(id)?.target.id.toString('hex');
+      if (target !== undefined && present.has(target)) merged.push(key);
+    }
+    const wanted = new Map(present);
+    for (const key of merged) wanted.delete(key);
+    const missing = [...wanted.values()].filter(({ id }) => this.numberOf(id) === undefined);
+    const work = missing.map(({ name }) => name).values();
     const fetcher = async (): Promise<void> => {
       for (const name of work) {
         try {
@@ -156,6 +163,13 @@ export class DedupIndex {
       }
     };
     await Promise.all(Array.from({ length: FETCHES }, fetcher));
+    // What was merged goes once its chunks are known from where they lie now: then nothing refers to it any more.
+    const kept = new Set(present.keys());
+    for (const key of merged) {
+      const target = forwards.known(Buffer.from(key, 'hex'))!.target;
+      if (this.numberOf(target.id) !== undefined) kept.delete(key);
+    }
+    result.removed = this.#removeAllBut(kept, (id) => forwards.known(id) !== null);
     this.#empty = this.#isEmpty();
     return result;
   }
@@ -215,7 +229,11 @@ export class DedupIndex {
     }
   }
 
-  #removeAllBut(present: ReadonlySet<string>): number {
+  /**
+   * Forgets the chunks of archives that are not in `present`. What is said of an archive stays where `merged` says so: another run may
+   * just be about to refer to it, and may.
+   */
+  #removeAllBut(present: ReadonlySet<string>, merged: (id: Buffer) => boolean): number {
     const gone = new Map<number, Buffer>();
     for (const { key, value } of this.#numbers.getRange({})) {
       const id = Buffer.from(key as Buffer);
@@ -229,7 +247,7 @@ export class DedupIndex {
     this.#root.transactionSync(() => {
       for (const key of chunks) this.#chunks.removeSync(key);
       for (const [number, id] of gone) {
-        this.#archives.removeSync(numberKey(number));
+        if (!merged(id)) this.#archives.removeSync(numberKey(number));
         this.#numbers.removeSync(id);
       }
     });

@@ -160,11 +160,11 @@ export class Spool implements ArchiveSink, RangeSource {
   }
 }
 
-function removeSpool(folder: string, name: string): void {
+export function removeSpool(folder: string, name: string): void {
   for (const ending of ['roz', 'roz.upload', 'rix', 'cbor']) rmSync(join(folder, `${name}.${ending}`), { force: true });
 }
 
-function writeNew(path: string, bytes: Uint8Array): void {
+export function writeNew(path: string, bytes: Uint8Array): void {
   const fd = openSync(path, 'wx', 0o600);
   try {
     for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
@@ -174,7 +174,7 @@ function writeNew(path: string, bytes: Uint8Array): void {
   }
 }
 
-function syncFolder(path: string): void {
+export function syncFolder(path: string): void {
   const fd = openSync(path, constants.O_RDONLY);
   try {
     fsyncSync(fd);

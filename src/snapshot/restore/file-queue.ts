@@ -1,6 +1,7 @@
 /** Regular files on their way to the workers: gathered, brought into the order of the archives' streams, cut into batches. */
 import type { ArchiveSet } from '../../cache/archives.ts';
 import { blocksOf } from '../../cache/blocks.ts';
+import { type ArchiveAccess, placeInStream } from '../../cache/frames.ts';
 import type { Extent } from '../view/content.ts';
 import type { TargetFolder, TargetFolders } from './folders.ts';
 import { type Batch, type BatchResult, encodeBatch, type FileItem, type Piece } from './messages.ts';
@@ -37,8 +38,10 @@ export class FileQueue {
   readonly #options: FileQueueOptions;
   #window: QueuedFile[] = [];
   #size = FIRST_WINDOW;
-  /** Handles by row, or why the archive cannot be opened. */
-  readonly #archives = new Map<number, number | Error>([[0, 0]]);
+  /** Archives by row (null: a hole), or why one cannot be opened. */
+  readonly #archives = new Map<number, ArchiveAccess | null | Error>([[0, null]]);
+  /** Those that the workers know. */
+  readonly #introduced = new Set<number>();
 
   constructor(options: FileQueueOptions) {
     this.#options = options;
@@ -77,7 +80,7 @@ export class FileQueue {
       const y = b.extents[0];
       // Files without content stay where they are, in front.
       if (x === undefined || y === undefined) return (x === undefined ? 0 : 1) - (y === undefined ? 0 : 1);
-      return x.row - y.row || x.streamOffset - y.streamOffset;
+      return this.#order(x) - this.#order(y) || this.#place(x) - this.#place(y);
     });
     let batch: QueuedFile[] = [];
     let bytes = 0;
@@ -102,8 +105,9 @@ export class FileQueue {
   async #open(row: number): Promise<void> {
     try {
       const access = await this.#options.archives.open(row);
-      this.#options.pool.addArchive(access);
-      this.#archives.set(row, access.handle);
+      if (!this.#introduced.has(access.handle)) this.#options.pool.addArchive(access);
+      this.#introduced.add(access.handle);
+      this.#archives.set(row, access);
     } catch (error) {
       this.#archives.set(row, error as Error);
     }
@@ -111,14 +115,17 @@ export class FileQueue {
 
   /** False, and told, when an archive that it needs cannot be opened. */
   #readable(file: QueuedFile): boolean {
-    for (const { row } of file.extents) {
-      const error = this.#archives.get(row);
-      if (error instanceof Error) {
-        this.#fail(file, error);
-        return false;
+    try {
+      for (const { row, streamOffset, length } of file.extents) {
+        const access = this.#archives.get(row);
+        if (access instanceof Error) throw access;
+        if (access) placeInStream(access, streamOffset, length);
       }
+      return true;
+    } catch (error) {
+      this.#fail(file, error);
+      return false;
     }
-    return true;
   }
 
   #fail(file: QueuedFile, error: unknown): void {
@@ -165,23 +172,24 @@ export class FileQueue {
   #fetchAhead(batch: QueuedFile[]): void {
     const { fetcher } = this.#options.archives;
     if (fetcher === null) return;
-    const ranges = new Map<number, { from: number; to: number }[]>();
+    const ranges = new Map<number, { archive: ArchiveAccess; list: { from: number; to: number }[] }>();
     for (const { size, extents } of batch) {
       if (size > BATCH_BYTES) continue;
       for (const { row, streamOffset, length } of extents) {
-        const archive = row === 0 ? undefined : this.#options.archives.get(row);
-        if (archive === undefined || length === 0) continue;
+        const archive = this.#archives.get(row);
+        if (!archive || archive instanceof Error || length === 0) continue;
         const { blockOffsets, blockLengths } = archive;
-        for (const block of blocksOf(streamOffset, length)) {
+        const known = ranges.get(archive.handle) ?? { archive, list: [] };
+        ranges.set(archive.handle, known);
+        for (const block of blocksOf(archive, streamOffset, length)) {
           const from = blockOffsets?.[block];
           if (from === undefined) break;
-          const list = ranges.get(row) ?? [];
-          ranges.set(row, list);
+          const { list } = known;
           if (list.at(-1)?.from !== from) list.push({ from, to: from + blockLengths![block]! });
         }
       }
     }
-    for (const [row, list] of ranges) fetcher.plan(this.#options.archives.get(row)!, list);
+    for (const { archive, list } of ranges.values()) fetcher.plan(archive, list);
   }
 
   #encode(files: QueuedFile[], pinned: TargetFolder[], places: Map<TargetFolder, number | Error>): Batch {
@@ -195,12 +203,28 @@ export class FileQueue {
   }
 
   #item(file: QueuedFile): FileItem {
-    const pieces: Piece[] = file.extents.map(({ offset, length, row, streamOffset }) => ({
-      offset,
-      length,
-      archive: this.#archives.get(row) as number,
-      streamOffset,
+    const pieces: Piece[] = file.extents.map((extent) => ({
+      offset: extent.offset,
+      length: extent.length,
+      archive: this.#access(extent)?.handle ?? 0,
+      streamOffset: this.#place(extent),
     }));
     return { ...file, pieces };
+  }
+
+  /** Null for a hole, and for what cannot be opened. */
+  #access({ row }: Extent): ArchiveAccess | null {
+    const access = this.#archives.get(row);
+    return access === undefined || access instanceof Error ? null : access;
+  }
+
+  /** Rows in their order; of those that were merged into one archive, the first. */
+  #order(extent: Extent): number {
+    return this.#access(extent)?.handle ?? 0;
+  }
+
+  /** Where an extent lies in the stream of its archive. */
+  #place(extent: Extent): number {
+    return (this.#access(extent)?.streamStart ?? 0) + extent.streamOffset;
   }
 }

@@ -11,9 +11,9 @@ import { corrupt, RozenError } from '../../errors.ts';
 import { archiveName, indexName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { isRemote, type ObjectStore } from '../../store/object-store.ts';
-import { expectedFrames, type Layout, skimArchive, tellDamage } from './archive-frames.ts';
+import { expectedFrames, type Layout, merkleRootOf, skimArchive, tellDamage } from './archive-frames.ts';
 import type { Findings } from './findings.ts';
-import { type ObjectFile, openObject, PARALLEL_GETS } from './object-file.ts';
+import { type ObjectFile, openObject } from './object-file.ts';
 import type { Finding } from './types.ts';
 
 export interface ArchiveCheck {
@@ -21,6 +21,8 @@ export interface ArchiveCheck {
   repository: Repository;
   keys: KeyOpener;
   findings: Findings;
+  /** All blocks are opened afterwards: of a remote store, they are read only then, and held against the Merkle root by `settleBlocks`. */
+  readsAll: boolean;
 }
 
 /** A data archive whose block table could be read. */
@@ -31,6 +33,8 @@ export interface DataArchive {
   blocks: BlockTable;
   /** Null when neither copy could be read. */
   chunks: ChunkTable | null;
+  /** What the blocks are to give together, when nobody has looked at them yet. */
+  unread: { facts: ArchiveFacts; opened: OpenedArchive; tail: Buffer } | null;
 }
 
 /** Stream bytes of a data archive that cannot be read; `to` may be Infinity. */
@@ -94,46 +98,108 @@ export async function checkDataArchive(
     const own = await tryOpen(check, file, facts);
     const best = index?.opened ?? own.archive;
     const sound = own.archive !== null && index !== null && (await sameCopies(file, own.archive, index.bytes));
+    const remote = isRemote(check.store);
+    const tail = index?.bytes.subarray(index.opened.header.frame.length) ?? Buffer.alloc(0);
+    if (sound && remote && check.readsAll) {
+      checkTrailer(check, object, own.archive!.trailer, facts.headerHash);
+      const { context, blocks } = own.archive!;
+      return { id, object, context, blocks, chunks: index!.chunks, unread: { facts, opened: own.archive!, tail } };
+    }
+    // A few bytes of each block: quick where the file is here, and thousands of requests where it is not.
     const skimmed =
       sound &&
-      (await skimArchive(
-        file,
-        {
-          ...own.archive!,
-          tail: index!.bytes.subarray(own.archive!.header.frame.length),
-          parallel: isRemote(check.store) ? PARALLEL_GETS : 1,
-        },
-        (bytes, read) => findings.advance(bytes, read),
-      ));
+      !remote &&
+      (await skimArchive(file, { ...own.archive!, tail }, (bytes, read) => findings.advance(bytes, read)));
     if (skimmed) checkTrailer(check, object, own.archive!.trailer, facts.headerHash);
-    else {
-      const scan = await scanArchive(file);
-      findings.advance(file.size);
-      const layout: Layout = {
-        blockType: 'DATA',
-        header: scan.header ?? best?.header ?? null,
-        blocks: best?.blocks ?? null,
-        trailer: scan.trailer ?? best?.trailer ?? null,
-      };
-      const told = tellDamage(findings, object, { scan, expected: expectedFrames(layout), blockType: 'DATA' });
-      for (const { finding, frame } of told) {
-        if (frame?.type === 'DATA' && best !== null) lost({ finding, archive: id, ...streamRange(frame.sequence - 1) });
-      }
-      judgeScan(check, object, scan, facts);
-      if (own.error !== null && !findings.has(object)) findings.caught(own.error, { object });
-      if (!findings.has(object) && index !== null)
-        findings.add({ kind: 'inconsistent', object, message: 'it is sound, but not the archive of its hot index' });
-    }
+    else await scanData({ check, facts, lost }, file, { own, index: index?.opened ?? null, sound });
     if (best === null) {
       const finding = findings.all.find((it) => it.object === object || it.object === indexName(facts.id))!;
       lost({ finding, archive: id, from: 0, to: Number.POSITIVE_INFINITY });
       return null;
     }
     const chunks = index?.chunks ?? (await ownChunks(check, file, best).catch(() => null));
-    return { id, object, context: best.context, blocks: best.blocks, chunks };
+    return { id, object, context: best.context, blocks: best.blocks, chunks, unread: null };
   } catch (error) {
     findings.caught(error, { object });
     return null;
+  } finally {
+    file.close();
+  }
+}
+
+interface DataScan {
+  check: ArchiveCheck;
+  facts: ArchiveFacts;
+  lost: (range: LostRange) => void;
+}
+
+/** All bytes of a data archive, frame by frame. */
+async function scanData(
+  { check, facts, lost }: DataScan,
+  file: ObjectFile,
+  { own, index, sound }: { own: Tried; index: OpenedArchive | null; sound: boolean },
+): Promise<void> {
+  const { findings } = check;
+  const object = file.name;
+  const id = facts.id.toString('hex');
+  const best = index ?? own.archive;
+  const scan = await scanArchive(file);
+  findings.advance(file.size);
+  const layout: Layout = {
+    blockType: 'DATA',
+    header: scan.header ?? best?.header ?? null,
+    blocks: best?.blocks ?? null,
+    trailer: scan.trailer ?? best?.trailer ?? null,
+  };
+  const told = tellDamage(findings, object, { scan, expected: expectedFrames(layout), blockType: 'DATA' });
+  for (const { finding, frame } of told) {
+    if (frame?.type === 'DATA' && best !== null) lost({ finding, archive: id, ...streamRange(frame.sequence - 1) });
+  }
+  judgeScan(check, object, scan, facts);
+  if (own.error !== null && !findings.has(object)) findings.caught(own.error, { object });
+  const same = sound && scan.frames.length > 0 && isLaidOut(scan, own.archive!.blocks);
+  if (!same && !findings.has(object) && index !== null)
+    findings.add({ kind: 'inconsistent', object, message: 'it is sound, but not the archive of its hot index' });
+}
+
+/** Whether the frames of the blocks lie where the block table says. */
+function isLaidOut(scan: ScanResult, blocks: BlockTable): boolean {
+  const found = scan.frames.filter(({ type }) => type === 'DATA');
+  return (
+    found.length === blocks.count &&
+    found.every(({ offset, length }, i) => offset === blocks.offset(i) && length === blocks.length(i))
+  );
+}
+
+/**
+ * After all blocks of an archive were opened: whether they are those that the signed record names. Where they are not, though each
+ * of them is sound, the archive is read once more to tell what is wrong.
+ */
+export async function settleBlocks(
+  check: ArchiveCheck,
+  archive: DataArchive,
+  { hashes, lost }: { hashes: Uint8Array; lost: (range: LostRange) => void },
+): Promise<void> {
+  const { unread, object } = archive;
+  if (unread === null || check.findings.has(object)) return;
+  const { facts, opened, tail } = unread;
+  if (merkleRootOf(opened, { hashes, tail }).equals(facts.merkleRoot)) return;
+  const file = await open(check, object);
+  if (file === null) return;
+  try {
+    await scanData({ check, facts, lost }, file, {
+      own: { archive: opened, error: null },
+      index: opened,
+      sound: true,
+    });
+    if (!check.findings.has(object))
+      check.findings.add({
+        kind: 'untrusted',
+        object,
+        message: 'its blocks are not those that the signed record names',
+      });
+  } catch (error) {
+    check.findings.caught(error, { object });
   } finally {
     file.close();
   }
@@ -249,11 +315,9 @@ function checkSize(findings: Findings, file: ObjectFile, facts: ArchiveFacts): v
   findings.add({ kind: 'damaged', object: file.name, offset, length: Math.abs(file.size - facts.size), message });
 }
 
-async function tryOpen(
-  { keys }: ArchiveCheck,
-  file: ObjectFile,
-  expect: ArchiveFacts,
-): Promise<{ archive: OpenedArchive; error: null } | { archive: null; error: RozenError }> {
+type Tried = { archive: OpenedArchive; error: null } | { archive: null; error: RozenError };
+
+async function tryOpen({ keys }: ArchiveCheck, file: ObjectFile, expect: ArchiveFacts): Promise<Tried> {
   try {
     const unwrap = (envelope: Buffer) => keys.unwrap(envelope);
     return { archive: await openArchive(file, { unwrap, expect, name: file.name }), error: null };

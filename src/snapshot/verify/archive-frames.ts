@@ -104,32 +104,19 @@ function shiftOf(frame: ExpectedFrame, shift: number): number {
 
 /**
  * Recomputes the Merkle root of a data archive from its block hashes, looking at each outer header on the way: 120 bytes
- * for each block, `parallel` of them asked for at once. False when anything is not as the table says; a full scan then
- * tells what.
+ * for each block. False when anything is not as the table says; a full scan then tells what.
  */
 export async function skimArchive(
   source: RangeSource,
-  layout: { header: ArchiveHeader; blocks: BlockTable; trailer: Trailer; tail: Buffer; parallel: number },
+  layout: ArchiveTables & { tail: Buffer },
   advance: (bytes: number, read: number) => void,
 ): Promise<boolean> {
-  const { header, blocks, trailer, tail, parallel } = layout;
-  const merkle = new MerkleTree();
-  merkle.add(blockHash(header.frame));
-  const tailStart = (trailer.cidx ?? trailer.root ?? trailer.bidx).offset;
+  const { header, blocks, trailer, tail } = layout;
+  const hashes = new Uint8Array(blocks.count * HASH_SIZE);
   const headSize = OUTER_HEADER_SIZE + HASH_SIZE;
   let at = header.frame.length;
   let head = blocks.count === 0 ? null : await source.read(at, headSize);
-  // The end of a block with the beginning of what follows.
-  const seam = (i: number) => source.read(blocks.offset(i) + blocks.length(i) - HASH_SIZE, HASH_SIZE + headSize);
-  const asked: Promise<Buffer>[] = [];
-  let next = 0;
   for (let i = 0; i < blocks.count; i++) {
-    for (; next < Math.min(blocks.count, i + parallel); next++) {
-      const asking = seam(next);
-      // Met when its turn comes, or never.
-      asking.catch(() => {});
-      asked.push(asking);
-    }
     const outer = readOuterHeader(head!);
     const fits =
       typeof outer !== 'string' &&
@@ -140,15 +127,37 @@ export async function skimArchive(
       blocks.length(i) === outer.frameLength;
     if (!fits) return false;
     at += blocks.length(i);
-    const bytes = await asked.shift()!;
-    merkle.add(bytes.subarray(0, HASH_SIZE));
-    head = bytes.subarray(HASH_SIZE);
+    // The end of a block with the beginning of what follows.
+    const seam = await source.read(at - HASH_SIZE, HASH_SIZE + headSize);
+    hashes.set(seam.subarray(0, HASH_SIZE), i * HASH_SIZE);
+    head = seam.subarray(HASH_SIZE);
     advance(blocks.length(i), HASH_SIZE + headSize);
   }
-  if (at !== tailStart) return false;
+  return at === tailStart(trailer) && merkleRootOf(layout, { hashes, tail }).equals(trailer.merkleRoot);
+}
+
+interface ArchiveTables {
+  header: ArchiveHeader;
+  blocks: BlockTable;
+  trailer: Trailer;
+}
+
+/** Where the index frames of an archive begin. */
+function tailStart({ cidx, root, bidx }: Trailer): number {
+  return (cidx ?? root ?? bidx).offset;
+}
+
+/** The Merkle root of a data archive whose blocks have these hashes, 32 bytes apart. `tail`: its bytes from CIDX on. */
+export function merkleRootOf(
+  { header, trailer }: ArchiveTables,
+  { hashes, tail }: { hashes: Uint8Array; tail: Buffer },
+): Buffer {
+  const merkle = new MerkleTree();
+  merkle.add(blockHash(header.frame));
+  for (let at = 0; at < hashes.length; at += HASH_SIZE) merkle.add(hashes.subarray(at, at + HASH_SIZE));
+  const start = tailStart(trailer);
   for (const place of [trailer.cidx, trailer.bidx]) {
-    if (place !== null)
-      merkle.add(blockHash(tail.subarray(place.offset - tailStart, place.offset - tailStart + place.length)));
+    if (place !== null) merkle.add(blockHash(tail.subarray(place.offset - start, place.offset - start + place.length)));
   }
-  return merkle.root().equals(trailer.merkleRoot);
+  return merkle.root();
 }

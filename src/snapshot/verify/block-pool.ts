@@ -4,7 +4,7 @@ import type { Worker } from 'node:worker_threads';
 import { entryUrl } from '../../entries.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import { startThread, stopThread } from '../../posix/thread.ts';
-import type { ObjectStore } from '../../store/object-store.ts';
+import { isRemote, type ObjectStore } from '../../store/object-store.ts';
 import { type BlockRun, checkRun, type RunResult } from './blocks.ts';
 import { getParallel, readRange, translate } from './object-file.ts';
 
@@ -19,6 +19,8 @@ export type RunAnswer = { result: RunResult; error?: never } | { error: string; 
 
 /** Runs that a worker holds at once: the next one waits there when it is done with one. */
 const DEPTH = 2;
+/** Runs of a remote object that are fetched at once, at least: some GETs each. */
+const REMOTE_DEPTH = 4;
 const MAX_WORKERS = 16;
 
 interface Thread {
@@ -31,6 +33,9 @@ export class BlockPool {
   readonly #threads: Thread[];
   readonly #store: ObjectStore;
   readonly #queue: (() => void)[] = [];
+  /** Runs under way, and who waits for one of them to end. */
+  #running = 0;
+  readonly #waiting: (() => void)[] = [];
   #failure: Error | null = null;
   #closed = false;
 
@@ -41,10 +46,22 @@ export class BlockPool {
 
   /** How many runs to have under way. */
   get depth(): number {
-    return Math.max(1, this.#threads.length * DEPTH);
+    return Math.max(isRemote(this.#store) ? REMOTE_DEPTH : 1, this.#threads.length * DEPTH);
   }
 
   async check(run: BlockRun): Promise<RunResult> {
+    // Bytes that were fetched lie in memory until they are checked: of all objects together no more than `depth` runs.
+    while (this.#running >= this.depth) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#running++;
+    try {
+      return await this.#check(run);
+    } finally {
+      this.#running--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async #check(run: BlockRun): Promise<RunResult> {
     const path = this.#store.localPath(run.object);
     if (this.#threads.length === 0) return this.#inline(run, path);
     const bytes = path === null ? await this.#fetch(run) : null;

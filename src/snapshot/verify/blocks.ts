@@ -2,10 +2,10 @@
  * Reading the blocks of a data archive and holding its chunks against their content ids. One call takes a run of blocks
  * and the chunks that begin in it. Synchronous and free of state: it runs in workers, and inline for little work.
  */
-import { Blake3Stream, keyedBlake3 } from '../../archive/crypto/blake3.ts';
 import { BLOCK_SIZE, HASH_SIZE } from '../../archive/format.ts';
-import { checkBlockHash, openFrame, type SealContext } from '../../archive/frame.ts';
+import { blockHash, checkBlockHash, openFrame, type SealContext } from '../../archive/frame.ts';
 import { RozenError } from '../../errors.ts';
+import { ChunkHashes } from './chunk-hashes.ts';
 
 export interface BlockRun {
   /** Object name, for messages. */
@@ -35,6 +35,8 @@ export interface RunResult {
   badBlocks: { block: number; why: string; unreadable: boolean }[];
   /** Chunks whose blocks all opened, but whose bytes have another id: index in the run. */
   badChunks: number[];
+  /** Block hashes of the own blocks, 32 bytes apart; zeros for what could not be opened. */
+  hashes: Uint8Array;
 }
 
 /** Frames are read together up to this many bytes. */
@@ -42,18 +44,19 @@ const READ_SIZE = 4 * 1024 * 1024;
 
 /** @param read bytes of the object; throws RozenError 'corrupt' or 'io' */
 export function checkRun(run: BlockRun, read: (offset: number, length: number) => Buffer): RunResult {
-  const result: RunResult = { blocks: 0, chunks: 0, bytes: 0, badBlocks: [], badChunks: [] };
-  const { offsets, lengths, plain, chunkOffsets, chunkLengths } = run;
+  const result: RunResult = { blocks: 0, chunks: 0, bytes: 0, badBlocks: [], badChunks: [], hashes: new Uint8Array(0) };
+  result.hashes = new Uint8Array(run.own * HASH_SIZE);
+  const { offsets, lengths, plain } = run;
   const target = Buffer.allocUnsafeSlow(BLOCK_SIZE);
-  const chunkCount = chunkOffsets.length;
-  let chunk = 0;
-  // The chunk that reaches beyond the blocks seen so far.
-  let hasher: Blake3Stream | null = null;
-  let broken = false;
+  const chunks = { offsets: run.chunkOffsets, lengths: run.chunkLengths, ids: run.chunkIds };
+  const hashes = new ChunkHashes(run.contentIdKey, chunks, (chunk, sound) => {
+    result.chunks++;
+    if (!sound) result.badChunks.push(chunk);
+  });
   let window: { offset: number; bytes: Buffer } | null = null;
   for (let i = 0; i < lengths.length; i++) {
     const own = i < run.own;
-    if (!own && chunk >= chunkCount) break;
+    if (!own && hashes.done) break;
     const offset = offsets[i]!;
     const length = lengths[i]!;
     const start = (run.first + i) * BLOCK_SIZE;
@@ -68,6 +71,7 @@ export function checkRun(run: BlockRun, read: (offset: number, length: number) =
       bytes = openFrame(run.context, frame, { type: 'DATA', sequence: run.first + i + 1 }, target);
       if (bytes.length !== plain[i]) throw new RozenError('corrupt', `it holds ${bytes.length} bytes, not ${plain[i]}`);
       if (own && !checkBlockHash(frame)) throw new RozenError('corrupt', 'its block hash does not match');
+      if (own) result.hashes.set(blockHash(frame), i * HASH_SIZE);
     } catch (error) {
       if (!(error instanceof RozenError)) throw error;
       if (own) {
@@ -78,31 +82,7 @@ export function checkRun(run: BlockRun, read: (offset: number, length: number) =
       result.blocks++;
       result.bytes += length;
     }
-    const end = start + plain[i]!;
-    while (chunk < chunkCount && chunkOffsets[chunk]! < end) {
-      const from = Math.max(chunkOffsets[chunk]!, start);
-      const chunkEnd = chunkOffsets[chunk]! + chunkLengths[chunk]!;
-      if (bytes === null) broken = true;
-      const piece = bytes?.subarray(from - start, Math.min(chunkEnd, end) - start);
-      if (chunkEnd > end) {
-        hasher ??= Blake3Stream.keyed(run.contentIdKey);
-        if (piece !== undefined) hasher.update(piece);
-        break;
-      }
-      if (!broken && piece !== undefined) {
-        let id: Buffer;
-        if (hasher === null) id = keyedBlake3(run.contentIdKey, piece);
-        else {
-          hasher.update(piece);
-          id = hasher.digest();
-        }
-        result.chunks++;
-        if (id.compare(run.chunkIds, chunk * HASH_SIZE, (chunk + 1) * HASH_SIZE) !== 0) result.badChunks.push(chunk);
-      }
-      hasher = null;
-      broken = false;
-      chunk++;
-    }
+    hashes.push(bytes, start, start + plain[i]!);
   }
   return result;
 }

@@ -18,8 +18,10 @@ export interface DataCheck {
   lost: (range: LostRange) => void;
 }
 
-export async function checkBlocks(check: DataCheck, archive: DataArchive): Promise<void> {
+/** Answers the block hashes, 32 bytes apart, of the blocks that were read and could be opened; zeros for the others. */
+export async function checkBlocks(check: DataCheck, archive: DataArchive): Promise<Uint8Array> {
   const { findings, pool } = check;
+  const hashes = new Uint8Array(archive.blocks.count * HASH_SIZE);
   const working = new Set<Promise<void>>();
   let failure: unknown;
   for (const [first, end] of ranges(archive.blocks.count, check.sample)) {
@@ -27,7 +29,10 @@ export async function checkBlocks(check: DataCheck, archive: DataArchive): Promi
     const run = makeRun(check, archive, { first, end });
     const work = pool
       .check(run)
-      .then((result) => tell(check, archive, run, result))
+      .then((result) => {
+        hashes.set(result.hashes, run.first * HASH_SIZE);
+        tell(check, archive, run, result);
+      })
       .catch((error: unknown) => {
         failure ??= error;
       })
@@ -37,6 +42,7 @@ export async function checkBlocks(check: DataCheck, archive: DataArchive): Promi
   }
   await Promise.all(working);
   if (failure !== undefined) findings.caught(failure, { object: archive.object });
+  return hashes;
 }
 
 /** Blocks to read, as ranges from … to (exclusive). */

@@ -22,5 +22,5 @@ export async function checkFrozenArchive(check: ArchiveCheck, facts: ArchiveFact
   }
   if (index === null) return null;
   const { opened, chunks } = index;
-  return { id: facts.id.toString('hex'), object, context: opened.context, blocks: opened.blocks, chunks };
+  return { id: facts.id.toString('hex'), object, context: opened.context, blocks: opened.blocks, chunks, unread: null };
 }

@@ -5,6 +5,7 @@ import { keyedBlake3 } from '../../archive/crypto/blake3.ts';
 import { HASH_SIZE, MAX_CHUNK } from '../../archive/format.ts';
 import { openChunkTable, parseHotIndex } from '../../archive/reader.ts';
 import { verifyTrailer } from '../../archive/trailer.ts';
+import type { ArchiveFacts } from '../../cache/archives.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import { indexName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
@@ -121,23 +122,45 @@ export class LocalContent {
     return table;
   }
 
-  /** The chunk table of an archive, after its writer's signature was checked; null when it is lost or damaged. */
+  /** The chunk table of what a row means, after its writer's signature was checked; null when it is lost or damaged. */
   async #load(row: number): Promise<ChunkTable | null> {
-    const repository = this.#repository;
     const facts = await this.#trees.archives.facts(row);
+    const { forwards } = this.#repository;
     try {
-      const index = parseHotIndex(await repository.store.get(indexName(facts.id), INDEX_LIMIT));
-      const { headerHash } = index.header;
-      const key = repository.writerPublicKey(index.trailer.writerId);
-      if (
-        !headerHash.equals(facts.headerHash) ||
-        !verifyTrailer(index.trailer, { repositoryId: repository.id, headerHash }, key)
-      )
-        return null;
-      return openChunkTable(index, (await repository.loadSecrets()).indexKey);
+      return await this.#chunks(facts);
     } catch (error) {
       if (!(error instanceof RozenError) || (error.code !== 'corrupt' && error.code !== 'not-found')) throw error;
-      return null;
+      const merged = error.code === 'not-found' ? await forwards.find(facts.id) : forwards.known(facts.id);
+      if (merged === null) return null;
+      const { target, start, end } = merged;
+      const table = await this.#chunks(target).catch(() => null);
+      return table === null ? null : partOf(table, start, end);
     }
   }
+
+  async #chunks(facts: Pick<ArchiveFacts, 'id' | 'headerHash'>): Promise<ChunkTable | null> {
+    const repository = this.#repository;
+    const index = parseHotIndex(await repository.store.get(indexName(facts.id), INDEX_LIMIT));
+    const { headerHash } = index.header;
+    const key = repository.writerPublicKey(index.trailer.writerId);
+    if (
+      !headerHash.equals(facts.headerHash) ||
+      !verifyTrailer(index.trailer, { repositoryId: repository.id, headerHash }, key)
+    )
+      return null;
+    return openChunkTable(index, (await repository.loadSecrets()).indexKey);
+  }
+}
+
+/** The chunks in a part of a stream, in offsets from its beginning. */
+function partOf(table: ChunkTable, start: number, end: number): ChunkTable {
+  const first = lowerBound(table.offsets, start);
+  const last = lowerBound(table.offsets, end);
+  return {
+    count: last - first,
+    ids: table.ids.subarray(first * HASH_SIZE, last * HASH_SIZE),
+    ordinals: table.ordinals.subarray(first, last),
+    offsets: table.offsets.slice(first, last).map((offset) => offset - start),
+    lengths: table.lengths.subarray(first, last),
+  };
 }

@@ -18,15 +18,15 @@ export async function openObject(store: ObjectStore, name: string): Promise<Obje
   return path === null ? remoteFile(store, name, info.size) : localFile(name, path);
 }
 
-/** Requests to a remote store at once. */
-export const PARALLEL_GETS = 16;
+/** Objects of a remote store that are gone through at once, where there are many: most are small, and then it is the waiting that counts. */
+export const OBJECTS_AT_ONCE = 4;
 /** A long range comes in GETs of this size. */
 const GET_SIZE = 8 * 1024 * 1024;
-/** Whoever goes through a remote object in order finds so much of it on its way. */
-const AHEAD_SIZE = 2 * 1024 * 1024;
+/** Whoever goes through a remote object in order finds so many of them on their way. */
 const AHEAD = 4;
-/** Smaller reads are looks at single places. */
+/** Smaller reads are looks at single places; of an object that is not longer than this, one GET has all. */
 const LOOK = 4096;
+const SMALL = 512 * 1024;
 
 /** Bytes of a remote object by several GETs at once. */
 export async function getParallel(
@@ -43,13 +43,14 @@ export async function getParallel(
 }
 
 function remoteFile(store: ObjectStore, name: string, size: number): ObjectFile {
-  /** By number: pieces of AHEAD_SIZE that were asked for. */
+  /** By number: pieces of GET_SIZE that were asked for. */
   const pieces = new Map<number, Promise<Buffer>>();
+  let tail: Buffer = Buffer.alloc(0);
   const piece = (number: number): Promise<Buffer> => {
     let bytes = pieces.get(number);
     if (bytes === undefined) {
-      const offset = number * AHEAD_SIZE;
-      bytes = store.getRange(name, offset, Math.min(AHEAD_SIZE, size - offset));
+      const offset = number * GET_SIZE;
+      bytes = store.getRange(name, offset, Math.min(GET_SIZE, size - offset));
       // Whoever comes to it meets the error.
       bytes.catch(() => {});
       pieces.set(number, bytes);
@@ -57,20 +58,33 @@ function remoteFile(store: ObjectStore, name: string, size: number): ObjectFile 
     return bytes;
   };
   const read = async (offset: number, length: number): Promise<Buffer> => {
-    const inside = offset >= 0 && length >= 0 && offset + length <= size;
-    if (length <= LOOK || !inside) return store.getRange(name, offset, length);
-    const first = Math.floor(offset / AHEAD_SIZE);
-    const last = Math.floor((offset + length - 1) / AHEAD_SIZE);
+    const inside = offset >= 0 && length > 0 && offset + length <= size;
+    if (!inside || (length <= LOOK && size > SMALL)) return store.getRange(name, offset, length);
+    if (offset >= size - tail.length) {
+      const at = offset - (size - tail.length);
+      return tail.subarray(at, at + length);
+    }
+    const first = Math.floor(offset / GET_SIZE);
+    const last = Math.floor((offset + length - 1) / GET_SIZE);
     for (const number of pieces.keys()) if (number < first) pieces.delete(number);
-    for (let ahead = first; ahead <= last + AHEAD && ahead * AHEAD_SIZE < size; ahead++) void piece(ahead);
+    for (let ahead = first; ahead <= last + AHEAD && ahead * GET_SIZE < size; ahead++) void piece(ahead);
     const parts: Buffer[] = [];
     for (let number = first; number <= last; number++) {
-      const begin = number * AHEAD_SIZE;
+      const begin = number * GET_SIZE;
       parts.push((await piece(number)).subarray(Math.max(0, offset - begin), offset + length - begin));
     }
     return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
   };
-  return { name, size, read, suffix: (length) => store.getSuffix(name, length), close: () => pieces.clear() };
+  const suffix = async (length: number): Promise<{ bytes: Buffer; size: number }> => {
+    const wanted = Math.min(length, size);
+    if (wanted > 0 && size <= SMALL) return { bytes: await read(size - wanted, wanted), size };
+    if (tail.length >= wanted) return { bytes: tail.subarray(tail.length - wanted), size };
+    const got = await store.getSuffix(name, length);
+    // Another size than a moment ago: for the reader to be surprised at.
+    if (got.size === size) tail = got.bytes;
+    return got;
+  };
+  return { name, size, read, suffix, close: () => pieces.clear() };
 }
 
 function localFile(name: string, path: string): ObjectFile {

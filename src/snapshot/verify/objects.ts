@@ -5,6 +5,7 @@ import {
   GENESIS_NAME,
   parseArchiveName,
   parseConfigName,
+  parseForwardName,
   parseKeyName,
   parseSnapshotName,
 } from '../../repository/names.ts';
@@ -46,6 +47,7 @@ function isKnown(name: string): boolean {
     name === GENESIS_NAME ||
     parseConfigName(name) !== null ||
     parseKeyName(name) !== null ||
+    parseForwardName(name) !== null ||
     parseSnapshotName(name) !== null ||
     parseArchiveName(name) !== null
   );

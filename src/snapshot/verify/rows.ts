@@ -3,6 +3,7 @@ import { BLOCK_SIZE, ROOT_INODE } from '../../archive/format.ts';
 import type { Page } from '../../archive/tree/page.ts';
 import { EXTENT, INODE, INODE_FLAGS, NAME, TREE_NAMES, type TreeName, XATTR } from '../../archive/tree/schema.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
+import type { Forwarding } from '../../repository/forwards.ts';
 import { treeName } from '../../repository/names.ts';
 import { InodeSet } from '../backup/inode-set.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
@@ -14,13 +15,26 @@ import { RowIds, soundLeaves } from './pages.ts';
 /** Of one snapshot; more of them say nothing more. */
 const MAX_PROBLEMS = 100;
 
+export interface CheckedArchives {
+  /** By id; null: it cannot be opened, which was told. */
+  archives: ReadonlyMap<string, DataArchive | null>;
+  /** Archives whose content lies in others, by id. */
+  moved: ReadonlyMap<string, Forwarding>;
+}
+
+/** The archive that a row leads to, and where the stream that the row means lies in its stream. */
+interface Opened {
+  archive: DataArchive;
+  start: number;
+  end: number;
+}
+
 export class RowCheck {
   readonly #findings: Findings;
-  /** By id; null: it cannot be opened, which was told. */
-  readonly #archives: ReadonlyMap<string, DataArchive | null>;
+  readonly #archives: CheckedArchives;
   readonly #done = new Set<string>();
 
-  constructor(findings: Findings, archives: ReadonlyMap<string, DataArchive | null>) {
+  constructor(findings: Findings, archives: CheckedArchives) {
     this.#findings = findings;
     this.#archives = archives;
   }
@@ -64,18 +78,18 @@ class Rows {
 
 class SnapshotRows {
   readonly #findings: Findings;
-  readonly #archives: ReadonlyMap<string, DataArchive | null>;
+  readonly #archives: CheckedArchives;
   readonly #reader: SnapshotReader;
   readonly #ids: RowIds;
   /** Rows that are resolved: null when the archive cannot be opened. */
-  readonly #opened = new Map<number, DataArchive | null>();
+  readonly #opened = new Map<number, Opened | null>();
   #problems = 0;
   /** By d_type: the type bits of the mode. */
   readonly #types = new Map<number, InodeSet>();
   readonly #extents: Rows;
   readonly #xattrs: Rows;
 
-  constructor(findings: Findings, archives: ReadonlyMap<string, DataArchive | null>, reader: SnapshotReader) {
+  constructor(findings: Findings, archives: CheckedArchives, reader: SnapshotReader) {
     this.#findings = findings;
     this.#archives = archives;
     this.#reader = reader;
@@ -158,20 +172,32 @@ class SnapshotRows {
       this.#tell(`inode ${inode}: it has ${attributes} attributes, but its flags say otherwise`);
   }
 
-  async #open(row: number): Promise<DataArchive | null> {
+  async #open(row: number): Promise<Opened | null> {
     const id = await this.#ids.get(row);
-    const archive = id === null ? undefined : this.#archives.get(id);
+    const { archives, moved } = this.#archives;
+    const forwarding = id === null ? undefined : moved.get(id);
+    const archive =
+      forwarding !== undefined
+        ? archives.get(forwarding.target.id.toString('hex'))
+        : id === null
+          ? undefined
+          : archives.get(id);
     if (archive === undefined) this.#tell(`content lies in archive ${row}, which is no data archive of this snapshot`);
-    this.#opened.set(row, archive ?? null);
-    return archive ?? null;
+    const { start = 0, end = Number.POSITIVE_INFINITY } = forwarding ?? {};
+    const opened = archive ? { archive, start, end } : null;
+    this.#opened.set(row, opened);
+    return opened;
   }
 
-  /** What is wrong with a place in an archive; null when nothing is, or nobody can tell. */
-  #place(archive: DataArchive | null, start: number, length: number): string | null {
-    if (archive === null) return null;
+  /** What is wrong with a place in the stream that a row means; null when nothing is, or nobody can tell. */
+  #place(opened: Opened | null, offset: number, length: number): string | null {
+    if (opened === null) return null;
+    const { archive } = opened;
+    const start = opened.start + offset;
     const end = start + length;
-    if (end > archive.blocks.streamLength || Math.ceil(end / BLOCK_SIZE) > archive.blocks.count)
-      return `ends at ${end} in the stream of ${archive.object}, which has ${archive.blocks.streamLength} bytes`;
+    const limit = Math.min(archive.blocks.streamLength, opened.end);
+    if (end > limit || Math.ceil(end / BLOCK_SIZE) > archive.blocks.count)
+      return `ends at ${end} in the stream of ${archive.object}, which has ${limit} bytes`;
     const { chunks } = archive;
     if (chunks === null) return null;
     let at = lowerBound(chunks.offsets, start);

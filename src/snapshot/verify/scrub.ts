@@ -12,6 +12,7 @@ import type { ObjectStore } from '../../store/object-store.ts';
 import { tellIndexDamage } from './archive-check.ts';
 import { expectedFrames, tellDamage } from './archive-frames.ts';
 import { Findings } from './findings.ts';
+import { checkForwards } from './forwards.ts';
 import { openObject } from './object-file.ts';
 import { isFrozen, listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
 import { checkConfigs, checkGenesis, checkKeyObjects, checkRecords, isSnapshot } from './records.ts';
@@ -46,6 +47,7 @@ export async function scrub(options: ScrubOptions, listener: VerifyListener = {}
   const config = genesis === null ? null : await checkConfigs(check, genesis);
   if (genesis !== null) await checkKeyObjects(check, genesis);
   const records = genesis === null ? [] : await checkRecords(check, genesis, config);
+  if (genesis !== null) await checkForwards(check, genesis);
   const snapshots = records.filter(isSnapshot);
   findings.counts.snapshots = snapshots.length;
   findings.counts.objects = names.length;

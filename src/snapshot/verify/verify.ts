@@ -5,14 +5,17 @@ import { openSnapshot, type SnapshotReader } from '../../cache/snapshot-reader.t
 import { RozenError } from '../../errors.ts';
 import { archiveName, indexName, parseArchiveName, snapshotName, treeName } from '../../repository/names.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
+import { isRemote } from '../../store/object-store.ts';
 import { inParallel } from '../cold/parallel.ts';
-import { checkDataArchive, checkTreeArchive, type DataArchive, type LostRange } from './archive-check.ts';
+import { checkDataArchive, checkTreeArchive, type DataArchive, type LostRange, settleBlocks } from './archive-check.ts';
 import { BlockPool } from './block-pool.ts';
 import { nameConcerned } from './concern.ts';
 import { checkBlocks } from './data-check.ts';
 import { Findings } from './findings.ts';
+import { checkForwards, MergedArchives } from './forwards.ts';
 import { checkFrozenArchive } from './frozen-archive.ts';
 import { KeptKeys } from './kept-keys.ts';
+import { OBJECTS_AT_ONCE } from './object-file.ts';
 import { isFrozen, listObjects, noteStrangers, noteTemporaryFiles } from './objects.ts';
 import { type LostRows, TreeCheck } from './pages.ts';
 import { checkConfigs, checkKeyObjects, checkRecords, isSnapshot } from './records.ts';
@@ -63,6 +66,7 @@ class Verification {
   readonly #data = new Map<string, DataArchive | null>();
   /** Names of objects in cold classes. */
   #cold: ReadonlySet<string> = new Set();
+  #merged!: MergedArchives;
 
   constructor(options: VerifyOptions, findings: Findings) {
     this.#options = options;
@@ -83,8 +87,11 @@ class Verification {
     const config = await checkConfigs(check, repository.genesis);
     await checkKeyObjects(check, repository.genesis);
     const records = await checkRecords(check, repository.genesis, config);
+    const map = await checkForwards(check, repository.genesis);
+    this.#merged = new MergedArchives(findings, { map, names: new Set(names) });
     try {
       await repository.heads(() => {});
+      await repository.forwards.refresh();
     } catch (error) {
       // Only what this machine remembers is new here; the rest was told record by record.
       if (findings.all.length === 0) findings.caught(error, { object: objectIn(error) });
@@ -142,23 +149,29 @@ class Verification {
   async #checkArchives(): Promise<void> {
     const findings = this.#findings;
     const { repository, readData = 0, snapshots } = this.#options;
-    const check = { store: repository.store, repository, keys: this.#keys, findings };
+    const { store } = repository;
+    // What is read once gives block hashes and content; a folder is skimmed first, which costs next to nothing.
+    const readsAll = readData >= 100 && isRemote(store);
+    const check = { store, repository, keys: this.#keys, findings, readsAll };
     const all = [...this.#trees.archives.values()];
     // With chosen snapshots: only what their content lies in.
-    const data = all.filter(
-      ({ kind, id }) => kind === KIND_DATA && (snapshots === undefined || this.#trees.used.has(id.toString('hex'))),
+    const data = this.#merged.resolve(
+      all.filter(
+        ({ kind, id }) => kind === KIND_DATA && (snapshots === undefined || this.#trees.used.has(id.toString('hex'))),
+      ),
     );
     const trees = all.filter(({ kind }) => kind === KIND_TREE);
-    const bytes = (list: typeof all) => list.reduce((sum, { size }) => sum + size, 0);
-    const passes = readData > 0 ? 1 + readData / 100 : 1;
     const frozen = await this.#frozen(data);
     if (readData > 0 && frozen.size > 0) {
       throw new RozenError('frozen', `${frozen.size} of ${data.length} data archives to be read lie in cold storage`, {
         hint: 'thaw them, or leave their content out',
       });
     }
+    const bytes = (list: readonly ArchiveFacts[]) => list.reduce((sum, { size }) => sum + size, 0);
+    const passes = readsAll ? 1 : 1 + readData / 100;
     findings.phase('archives', bytes(trees) + bytes(data) * passes);
-    for (const facts of trees) await checkTreeArchive(check, facts);
+    const atOnce = isRemote(store) ? OBJECTS_AT_ONCE : 1;
+    await forEach(trees, atOnce, (facts) => checkTreeArchive(check, facts));
     for (const { record, error } of this.#unopened) this.#tellUnopened(record, error);
     const lost = (range: LostRange): void => {
       const known = this.#ranges.get(range.archive);
@@ -167,23 +180,25 @@ class Verification {
     };
     let pool: BlockPool | null = null;
     try {
-      for (const facts of data) {
+      await forEach(data, atOnce, async (facts) => {
         const archive = frozen.has(facts)
           ? await checkFrozenArchive(check, facts)
           : await checkDataArchive(check, facts, lost);
         if (readData > 0 && archive !== null) {
           const threads = this.#options.threads ?? (bytes(data) < INLINE_BYTES ? 0 : undefined);
-          pool ??= new BlockPool(repository.store, threads);
+          pool ??= new BlockPool(store, threads);
           const { contentIdKey } = await repository.loadSecrets();
-          await checkBlocks({ pool, findings, contentIdKey, sample: readData, lost }, archive);
+          const hashes = await checkBlocks({ pool, findings, contentIdKey, sample: readData, lost }, archive);
+          await settleBlocks(check, archive, { hashes, lost });
         }
         // Ids are needed no more, and they are most of a chunk table.
         if (archive?.chunks) archive.chunks = { ...archive.chunks, ids: Buffer.alloc(0) };
         this.#data.set(facts.id.toString('hex'), archive);
-      }
+      });
     } finally {
-      await pool?.close();
+      await (pool as BlockPool | null)?.close();
     }
+    this.#merged.spread(this.#ranges);
     findings.counts.archives = trees.length + data.length;
   }
 
@@ -221,7 +236,7 @@ class Verification {
   }
 
   async #checkRows(): Promise<void> {
-    const rows = new RowCheck(this.#findings, this.#data);
+    const rows = new RowCheck(this.#findings, { archives: this.#data, moved: this.#merged.moved });
     for (const { reader, lost } of this.#opened) {
       if (lost.length === 0) await rows.snapshot(reader);
       if (lost.length > 0 || this.#ranges.size > 0)
@@ -236,15 +251,35 @@ class Verification {
       if (kind === KIND_DATA) referenced.add(indexName(id));
     }
     for (const name of names) {
-      if (parseArchiveName(name) !== null && !referenced.has(name))
+      const parts = parseArchiveName(name);
+      if (parts !== null && !referenced.has(name) && !this.#merged.knows(parts.id))
         this.#findings.note(`${name}: no snapshot refers to it (an interrupted backup leaves such objects)`);
     }
   }
 }
 
+/** Works on several at once. The first failure ends it, after what is under way has ended. */
+async function forEach<T>(items: readonly T[], atOnce: number, work: (item: T) => Promise<void>): Promise<void> {
+  const left = items.values();
+  let failed = false;
+  const worker = async (): Promise<void> => {
+    for (const item of left) {
+      if (failed) return;
+      try {
+        await work(item);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  const outcomes = await Promise.allSettled(Array.from({ length: atOnce }, worker));
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+}
+
 /** The record that an error is about. */
 function objectIn(error: unknown): string {
-  return /snapshots\/[0-9a-f]{32}\/[0-9a-f-]+\.cbor/.exec(String(error))?.[0] ?? 'snapshots';
+  return /(?:snapshots\/[0-9a-f]{32}|forward)\/[0-9a-f-]+\.cbor/.exec(String(error))?.[0] ?? 'snapshots';
 }
 
 function countRecords(names: readonly string[]): number {

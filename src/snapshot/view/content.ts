@@ -3,7 +3,8 @@ import { openFrame } from '../../archive/frame.ts';
 import { Cursor } from '../../archive/tree/read.ts';
 import { EXTENT, TREES } from '../../archive/tree/schema.ts';
 import { sealContext } from '../../cache/blocks.ts';
-import { type ArchiveAccess, readFrame } from '../../cache/frames.ts';
+import { type ArchiveAccess, placeInStream, readFrame } from '../../cache/frames.ts';
+import { missArchive } from '../../cache/miss.ts';
 import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { corrupt } from '../../errors.ts';
 import type { Attributes } from './attributes.ts';
@@ -57,7 +58,7 @@ export async function fileExtents(
  */
 export class ContentReader {
   readonly #reader: SnapshotReader;
-  #block: { access: ArchiveAccess; number: number; bytes: Buffer } | null = null;
+  #block: { handle: number; number: number; bytes: Buffer } | null = null;
 
   constructor(reader: SnapshotReader) {
     this.#reader = reader;
@@ -77,32 +78,37 @@ export class ContentReader {
   }
 
   async *#range({ row, streamOffset, length }: Extent): AsyncGenerator<Buffer, void, undefined> {
-    const access = await this.#reader.archives.open(row);
-    const end = streamOffset + length;
-    for (let at = streamOffset; at < end; ) {
-      const number = Math.floor(at / BLOCK_SIZE);
-      const start = number * BLOCK_SIZE;
-      const bytes = await this.#decode(access, number);
-      const upTo = Math.min(end - start, BLOCK_SIZE);
-      if (bytes.length < upTo)
-        throw corrupt(`${access.object}: block ${number} ends at ${bytes.length}, content goes on to ${upTo}`);
-      yield bytes.subarray(at - start, upTo);
-      at = start + upTo;
+    const { archives, scope } = this.#reader;
+    await archives.open(row);
+    for (let done = 0; done < length; ) {
+      // In one go: a frame is valid until the next one is read, by whomever. And the archive may be merged into another one meanwhile.
+      const piece = await retrying(this.#reader, () => {
+        const access = archives.get(row);
+        if (access === undefined) throw missArchive(scope, row);
+        const at = placeInStream(access, streamOffset, length) + done;
+        const start = at - (at % BLOCK_SIZE);
+        const upTo = Math.min(at + length - done - start, BLOCK_SIZE);
+        return { bytes: this.#decode(access, start / BLOCK_SIZE, upTo), from: at - start, upTo };
+      });
+      yield piece.bytes.subarray(piece.from, piece.upTo);
+      done += piece.upTo - piece.from;
     }
   }
 
-  async #decode(access: ArchiveAccess, number: number): Promise<Buffer> {
+  /** The plaintext of a block, at least `upTo` bytes. Throws Miss. */
+  #decode(access: ArchiveAccess, number: number, upTo: number): Buffer {
     const kept = this.#block;
-    if (kept !== null && kept.access === access && kept.number === number) return kept.bytes;
-    const offset = access.blockOffsets?.[number];
-    const length = access.blockLengths?.[number];
-    if (offset === undefined || length === undefined) throw corrupt(`${access.object}: it has no block ${number}`);
-    const expected = { type: 'DATA', sequence: number + 1 } as const;
-    // In one go: a frame is valid until the next one is read, by whomever.
-    const bytes = await retrying(this.#reader, () =>
-      openFrame(sealContext(access), readFrame(access, offset, length), expected),
-    );
-    this.#block = { access, number, bytes };
+    let bytes = kept !== null && kept.handle === access.handle && kept.number === number ? kept.bytes : null;
+    if (bytes === null) {
+      const offset = access.blockOffsets?.[number];
+      const length = access.blockLengths?.[number];
+      if (offset === undefined || length === undefined) throw corrupt(`${access.object}: it has no block ${number}`);
+      const expected = { type: 'DATA', sequence: number + 1 } as const;
+      bytes = openFrame(sealContext(access), readFrame(access, offset, length), expected);
+      this.#block = { handle: access.handle, number, bytes };
+    }
+    if (bytes.length < upTo)
+      throw corrupt(`${access.object}: block ${number} ends at ${bytes.length}, content goes on to ${upTo}`);
     return bytes;
   }
 }

@@ -33,18 +33,19 @@ export async function warmContent(
   place: { inode: number; attributes: Attributes },
   progress: (blocks: number) => void,
 ): Promise<number> {
-  const wanted = new Map<number, Set<number>>();
-  await forEachContent(reader, place, (extents) => {
+  // By object, which several rows may lead to.
+  const wanted = new Map<string, { archive: ArchiveAccess; blocks: Set<number> }>();
+  await forEachContent(reader, place, async (extents) => {
     for (const { row, streamOffset, length } of extents) {
       if (row === 0 || length === 0) continue;
-      const blocks = wanted.get(row) ?? new Set();
-      wanted.set(row, blocks);
-      for (const block of blocksOf(streamOffset, length)) blocks.add(block);
+      const archive = await reader.archives.open(row);
+      const known = wanted.get(archive.object) ?? { archive, blocks: new Set() };
+      wanted.set(archive.object, known);
+      for (const block of blocksOf(archive, streamOffset, length)) known.blocks.add(block);
     }
   });
   let done = 0;
-  for (const [row, blocks] of [...wanted].sort((a, b) => a[0] - b[0])) {
-    const archive = await reader.archives.open(row);
+  for (const { archive, blocks } of [...wanted.values()].sort((a, b) => a.archive.row - b.archive.row)) {
     const sorted = [...blocks].sort((a, b) => a - b);
     for (let at = 0; at < sorted.length; at += TOGETHER) {
       const some = sorted.slice(at, at + TOGETHER);

@@ -79,9 +79,9 @@ interface Content {
 }
 
 /** Contents that lie in blocks which the findings name. */
-async function damagedContents({ newest, shown, findings }: ArchiveRepairOptions): Promise<Content[]> {
+async function damagedContents({ repository, newest, shown, findings }: ArchiveRepairOptions): Promise<Content[]> {
   const { reader } = newest;
-  const hit = await damagedVersions(reader, findings);
+  const hit = await damagedVersions(reader, findings, repository.forwards);
   const current = new Map<number, number>();
   if (shown !== null)
     await eachRow(shown, 'inodes', (page, i) => {
@@ -103,6 +103,7 @@ async function damagedContents({ newest, shown, findings }: ArchiveRepairOptions
 async function damagedVersions(
   reader: SnapshotReader,
   findings: readonly Finding[],
+  forwards: Repository['forwards'],
 ): Promise<Map<number, Set<number>>> {
   const blocks = new Map<string, Set<number> | 'all'>();
   for (const { archive, block, kind } of findings) {
@@ -112,16 +113,22 @@ async function damagedVersions(
     else if (known === undefined) blocks.set(archive, new Set([block]));
     else if (known !== 'all') known.add(block);
   }
-  const byRow = new Map<number, Set<number> | 'all'>();
+  // Blocks of archives that were merged are found in what they were merged into.
+  const byRow = new Map<number, { damaged: Set<number> | 'all'; start: number }>();
   await eachRow(reader, 'archives', (page, i) => {
-    const found = blocks.get(page.slice(ARCHIVE.id, i).toString('hex'));
-    if (found !== undefined) byRow.set(page.num(ARCHIVE.row, i), found);
+    const id = page.slice(ARCHIVE.id, i);
+    const merged = forwards.known(id);
+    const own = blocks.get(id.toString('hex'));
+    const damaged = own ?? (merged === null ? undefined : blocks.get(merged.target.id.toString('hex')));
+    if (damaged === undefined) return;
+    byRow.set(page.num(ARCHIVE.row, i), { damaged, start: own === undefined ? merged!.start : 0 });
   });
   const hit = new Map<number, Set<number>>();
   await eachRow(reader, 'extents', (page, i) => {
-    const damaged = byRow.get(page.num(EXTENT.row, i));
-    if (damaged === undefined) return;
-    const start = page.num(EXTENT.streamOffset, i);
+    const found = byRow.get(page.num(EXTENT.row, i));
+    if (found === undefined) return;
+    const { damaged } = found;
+    const start = found.start + page.num(EXTENT.streamOffset, i);
     const end = start + page.num(EXTENT.length, i);
     let is = damaged === 'all';
     for (let at = Math.floor(start / BLOCK_SIZE); !is && damaged !== 'all' && at * BLOCK_SIZE < end; at++)
