@@ -11,6 +11,8 @@ import { Sandbox } from '../e2e/rozen.ts';
 import { accessEnvironment, type S3Access, useBucket } from './bucket.ts';
 
 const MIB = 1024 * 1024;
+/** Gigabytes over a gateway that shares two cores. */
+const PATIENT = { timeout: 1_200_000 };
 /** Every so many kills the gateway dies too. */
 const GATEWAY_EVERY = 4;
 
@@ -88,9 +90,9 @@ export function killJob(access: S3Access, { kills, mib }: { kills: number; mib: 
     const store = await openStore(sandbox.env.ROZEN_REPOSITORY!);
     for await (const upload of store.unfinished()) throw new RozenError('internal', `${upload.name} was left`);
     expect(sandbox.json(['snapshots'])).toHaveLength(1);
-    sandbox.ok(['verify', '--read-data']);
+    expect(sandbox.run(['verify', '--read-data'], PATIENT)).toMatchObject({ code: 0 });
     const target = join(sandbox.dir, 'restored');
-    sandbox.ok(['restore', 'latest', '--target', target]);
+    expect(sandbox.run(['restore', 'latest', '--target', target], PATIENT)).toMatchObject({ code: 0 });
     expect(compareFolders(source, target, { folderSizes: false })).toEqual([]);
   }, 1_800_000);
 }
