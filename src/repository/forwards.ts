@@ -159,6 +159,8 @@ export class Forwards {
       } catch (error) {
         if (!(error instanceof RozenError) || error.code !== 'exists') throw error;
         await this.refresh();
+        // A store that has it and does not list it: asking again would go on for ever.
+        if (this.#records.length < number) throw error;
         continue;
       }
       await this.refresh();

@@ -8,6 +8,7 @@ import { ForwardMap } from '../../src/repository/forwards.ts';
 import { forwardName } from '../../src/repository/names.ts';
 import { openRepository, type Repository } from '../../src/repository/repository.ts';
 import { CountingStore } from '../../src/store/counting.ts';
+import { objectExists } from '../../src/store/object-store.ts';
 import { expectCode } from '../contract/store.ts';
 import { copyStore, onMachine, place, quickRepository, replaceObject } from './place.ts';
 
@@ -81,6 +82,17 @@ test('of two owners who merge the same archive at once, the second sees it', asy
   expect(await other.forwards.append(other.bundle!.rootSecret!, draft(other))).toBeNull();
   other.store.put = put;
   expect(other.forwards.records).toHaveLength(1);
+});
+
+test('a store that has a record and does not list it ends the writing', async () => {
+  const { repository, root } = await owner();
+  repository.store.put = async (name) => {
+    throw objectExists(here.store.location, name);
+  };
+  await expectCode(
+    repository.forwards.append(root, () => merge([randomBytes(16)])),
+    'exists',
+  );
 });
 
 test('a forged record, also one by an enrolled writer, is refused by name', async () => {
