@@ -526,6 +526,9 @@ export async function hold(path: string): Promise<{ pid: number; free(): Promise
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   await new Promise((resolve) => child.stdout.once('data', resolve));
+  // Until then it is called sh.
+  const isSleep = () => readFileSync(`/proc/${child.pid}/comm`, 'utf8') === 'sleep\n';
+  if (process.platform === 'linux') await until(isSleep, 'the holder of a mount');
   const gone = new Promise((resolve) => child.on('exit', resolve));
   return {
     pid: child.pid!,
