@@ -117,13 +117,17 @@ describe.skipIf(mountObstacle() !== null)('a mounted repository', () => {
         ),
       );
     await readAll();
-    // Noise does not shrink: the pack holds the photos, some records, and one block that is not full. The end of a photo may come as
-    // a part of its block, which is decoded when somebody comes back to it.
+    // Noise does not shrink: the pack holds the photos, some records, and one block that is not full. The kernel asks for the end of
+    // a large read apart, and may have it before the rest: then it comes as a part of its block.
     const whole = Math.ceil(total / (256 * KIB));
-    expect(counted('blocks decoded') + counted('parts of blocks')).toBeGreaterThanOrEqual(whole - 1);
-    expect(counted('blocks decoded')).toBeLessThanOrEqual(whole + 2);
+    const [decoded, parts] = [counted('blocks decoded'), counted('parts of blocks')];
+    expect(decoded + parts).toBeGreaterThanOrEqual(whole);
+    expect(decoded).toBeLessThanOrEqual(whole + 2);
     await readAll();
-    expect(counted('blocks decoded')).toBeLessThanOrEqual(whole + 2);
+    const again = counted('blocks decoded');
+    expect(again).toBeGreaterThanOrEqual(decoded);
+    // Nothing is decoded again; what was there in part only may come whole.
+    expect(again).toBeLessThanOrEqual(Math.min(decoded + parts, whole + 2));
     expect(status()).toMatch(/^blocks failed +0$/m);
     box.unmount();
   });
