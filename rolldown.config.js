@@ -4,18 +4,10 @@
  */
 import { resolve } from 'node:path';
 import { defineConfig } from 'rolldown';
+import { ENTRIES as STARTED } from './dist/entries.js';
 
-/** What threads and processes begin with: the modules of src/entries.ts and bin/. */
-const ENTRIES = [
-  'cli/main',
-  'cli/mount-child',
-  'cli/mount-helper-main',
-  'fs/kernel/reader',
-  'fs/vfs/create',
-  'snapshot/data/worker',
-  'snapshot/restore/worker',
-  'snapshot/verify/block-worker',
-];
+/** What threads and processes begin with, and what bin/ runs. */
+const ENTRIES = ['cli/main', 'cli/mount-helper-main', ...Object.values(STARTED).map((file) => file.slice(2, -'.js'.length))];
 
 /** Each file has what these modules import and no file above it has. What is imported only when it is needed stays apart. */
 const FILES = {

@@ -1,9 +1,11 @@
 /**
  * The modules that a thread or a process of Rozen begins with. Other code names them from here, because only this file
  * lies at the root of the built code both when each module is a file of its own (`dist/`, for the tests) and when they are
- * bundled (`bundle/`, what people run; see rolldown.config.js, which lists the same entries).
+ * bundled (`bundle/`, what people run).
+ *
+ * @public rolldown.config.js reads it from the build, so that none of them is forgotten there.
  */
-const ENTRIES = {
+export const ENTRIES = {
   mountChild: './cli/mount-child.js',
   reader: './fs/kernel/reader.js',
   vfs: './fs/vfs/create.js',
