@@ -359,22 +359,23 @@ export class UnsealedFrame {
     const { stored, codec, plainLength } = this.#unsealed;
     if (to > plainLength) throw this.#fail(`it ends at ${plainLength}, content goes on to ${to}`);
     if (codec === CODEC_NONE && stored.length !== plainLength) return null;
-    return this.#decode(() => decompressPart(codec, stored, from, to));
+    return decoding(this.#fail, () => decompressPart(codec, stored, from, to));
   }
 
   /** Decodes all of it to the front of `target`; returns its length. */
   whole(target: Uint8Array): number {
     const { stored, codec, plainLength } = this.#unsealed;
     if (target.length < plainLength) throw this.#fail(`a plaintext of ${plainLength} bytes`);
-    return this.#decode(() => decompress(codec, stored, plainLength, target)).length;
+    return decoding(this.#fail, () => decompress(codec, stored, plainLength, target)).length;
   }
+}
 
-  #decode<T>(work: () => T): T {
-    try {
-      return work();
-    } catch (cause) {
-      throw this.#fail(cause instanceof Error ? cause.message : 'it cannot be decompressed', cause);
-    }
+/** What a codec throws names neither archive nor frame. */
+function decoding<T>(fail: (why: string, cause?: unknown) => RozenError, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    throw fail(cause instanceof Error ? cause.message : 'it cannot be decompressed', cause);
   }
 }
 
@@ -449,11 +450,7 @@ function openSealed(
     plaintext = stored;
   } else {
     if (target !== undefined && target.length < plainLength) throw fail(`a plaintext of ${plainLength} bytes`);
-    try {
-      plaintext = decompress(codec, stored, plainLength, target);
-    } catch (cause) {
-      throw fail(cause instanceof Error ? cause.message : 'it cannot be decompressed', cause);
-    }
+    plaintext = decoding(fail, () => decompress(codec, stored, plainLength, target));
   }
   if (expect.plainHash !== false) {
     const plainHash = inner.subarray(INNER_OFFSETS.plainHash, INNER_HEADER_SIZE);
