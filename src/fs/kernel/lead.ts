@@ -54,22 +54,22 @@ export class Lead {
   }
 
   /** Lets another reader wait for the kernel. Costs nothing when the lead is already gone. */
-  readonly pass = (): void => {
+  pass(): void {
     if (!this.held) return;
     this.held = false;
     Atomics.store(this.control, CONTROL.LEAD, 0);
     Atomics.notify(this.control, CONTROL.LEAD, 1);
-  };
+  }
 
   /** Work of a fraction of a millisecond begins. */
-  readonly work = (): void => {
+  work(): void {
     if (this.crowded === 0 && !this.more()) {
       this.alone = true;
       return;
     }
     if (this.crowded > 0) this.crowded--;
     this.pass();
-  };
+  }
 
   /** True when a request lies in the kernel's queue. */
   more(): boolean {

@@ -82,16 +82,14 @@ if (parentPort !== null && workerData !== null && 'module' in workerData) {
   libc();
   threadLoaded();
   const data = await received;
-  let work = (): void => {};
-  let pass = (): void => {};
-  const vfs = await module.createVfs(data.init, { worker: data.worker, busy: (ahead) => (ahead ? pass() : work()) });
+  let lead: Lead | null = null;
+  const busy = (ahead?: boolean): void => (ahead ? lead?.pass() : lead?.work());
+  const vfs = await module.createVfs(data.init, { worker: data.worker, busy });
   threadLoaded();
   Atomics.wait(data.control, CONTROL.STATE, STATE.WAIT);
   if (Atomics.load(data.control, CONTROL.STATE) === STATE.GO) {
     const fd = Atomics.load(data.control, CONTROL.FD);
-    const lead = new Lead(data.control, data.worker, fd);
-    work = lead.work;
-    pass = lead.pass;
+    lead = new Lead(data.control, data.worker, fd);
     serve(data, fd, vfs, lead);
   }
   // Ends this thread only, whatever the vfs has left open.

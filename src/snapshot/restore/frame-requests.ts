@@ -2,8 +2,7 @@
  * Frames of remote archives that a worker gets from the main thread. It asks for those of the next blocks while it works on
  * one: each answer waits in the main thread's queue behind whatever comes from the network at that moment.
  */
-import type { ArchiveAccess } from '../../cache/frames.ts';
-import { isFetched, keepFetched } from '../../cache/frames.ts';
+import { type ArchiveAccess, isFetched, keepFetched } from '../../cache/frames.ts';
 import { RozenError } from '../../errors.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
 
