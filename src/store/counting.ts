@@ -127,7 +127,7 @@ export class CountingStore implements ObjectStore {
     return this.inner.unfinished();
   }
 
-  abandon(unfinished: Unfinished): Promise<void> {
+  abandon(unfinished: Unfinished): Promise<boolean> {
     return this.inner.abandon(unfinished);
   }
 

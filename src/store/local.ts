@@ -184,14 +184,15 @@ export class LocalStore implements ObjectStore {
       const path = join(folder, id);
       const info = await stat(path).catch(() => null);
       if (info === null || !(await isAbandoned(path, id, scope))) continue;
-      yield { name: `${TMP_FOLDER}/${id}`, id, bytes: info.size, active: info.mtimeMs };
+      yield { name: `${TMP_FOLDER}/${id}`, id, bytes: info.size, active: info.mtimeMs, stored: false };
     }
   }
 
-  async abandon({ id }: Unfinished): Promise<void> {
+  async abandon({ id }: Unfinished): Promise<boolean> {
     await unlink(join(this.location, TMP_FOLDER, basename(id))).catch((error) => {
       if (!isAbsent(error)) throw error;
     });
+    return true;
   }
 
   /** Depth first; a folder sorts as `name/`, so full names come out in byte order, as from S3. */

@@ -51,6 +51,8 @@ export interface Unfinished {
   bytes: number;
   /** Last sign of life, milliseconds since 1970. */
   active: number;
+  /** The store has the object, and may have made it of what is listed here: it must not be removed. */
+  stored: boolean;
 }
 
 export interface PutFileOptions {
@@ -113,8 +115,8 @@ export interface ObjectStore {
   /** Until when nobody can delete the object, milliseconds since 1970 (Infinity: for ever); null when nothing keeps it, or it is not there. */
   lockedUntil(name: string): Promise<number | null>;
   unfinished(): AsyncIterable<Unfinished>;
-  /** Removes what was left under way; no error when it is gone. */
-  abandon(unfinished: Unfinished): Promise<void>;
+  /** Removes what was left under way; no error when it is gone. False when it stays, as its object is stored and may be made of it. */
+  abandon(unfinished: Unfinished): Promise<boolean>;
 }
 
 /** Whether objects must be fetched: then it pays to keep what was. */

@@ -176,7 +176,7 @@ export class RetryStore implements ObjectStore {
     return this.inner.unfinished();
   }
 
-  abandon(unfinished: Unfinished): Promise<void> {
+  abandon(unfinished: Unfinished): Promise<boolean> {
     return this.#repeat(unfinished.name, () => this.inner.abandon(unfinished));
   }
 

@@ -66,6 +66,23 @@ export async function uploadFile(task: UploadTask): Promise<boolean> {
   }
 }
 
+/**
+ * Ends an upload that nobody goes on with; no error when it is gone. False, and nothing is done, when its object is stored: a server
+ * that died while it joined the parts may list the upload still, and its parts are then the object's own. Ceph and SeaweedFS
+ * delete them with the upload (seaweedfs issue 11382, ceph pull request 60771): the object is lost.
+ */
+export async function abortUpload(api: S3Api, key: string, upload: string): Promise<boolean> {
+  const stored = await api.head(key).catch((error) => {
+    if (s3Status(error) !== 404) throw error;
+    return null;
+  });
+  if (stored !== null) return false;
+  await api.abortUpload(key, upload).catch((error) => {
+    if (!isUploadGone(error)) throw error;
+  });
+  return true;
+}
+
 /** False when the server does not know the upload any more. */
 async function uploadOnce(task: UploadTask, file: FileHandle): Promise<boolean> {
   const { api, key } = task;
@@ -79,9 +96,12 @@ async function uploadOnce(task: UploadTask, file: FileHandle): Promise<boolean> 
       try {
         await api.completeUpload(key, upload, all);
       } catch (error) {
-        // An answer that was lost: the object is there, and the server refuses to make it again.
-        if (uncertain && s3Status(error) === 412 && (await task.stat())?.size === task.size) return;
-        if (s3Status(error) === 412) await api.abortUpload(key, upload).catch(() => {});
+        if (s3Status(error) === 412) {
+          // An answer that was lost, of this process or one before: the object is there, and the server refuses to make it again.
+          const same = (await task.stat())?.size === task.size;
+          if (uncertain && same) return;
+          if (!same) await api.abortUpload(key, upload).catch(() => {});
+        }
         uncertain = true;
         throw error;
       }
@@ -126,7 +146,7 @@ async function findOrBegin(task: UploadTask, file: FileHandle): Promise<Begun> {
   const known = recallUpload(path);
   if (known !== null && known.key !== key) {
     // The file before this one under the same path never got there, and never will.
-    await api.abortUpload(known.key, known.upload).catch(() => {});
+    await abortUpload(api, known.key, known.upload).catch(() => {});
     forgetUpload(path);
   }
   if (known?.key === key && known.size === size) {

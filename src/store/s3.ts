@@ -23,7 +23,7 @@ import { isClockWrong, isUnreachable, isUploadGone, s3ErrorName, s3Status, trans
 import { forgetUpload } from './s3-journal.ts';
 import { lockObject, lockObjects } from './s3-lock.ts';
 import type { S3Place } from './s3-place.ts';
-import { uploadFile } from './s3-upload.ts';
+import { abortUpload, uploadFile } from './s3-upload.ts';
 
 export interface S3StoreOptions {
   /** A connection that says nothing for so long is given up (tests). */
@@ -319,8 +319,8 @@ export class S3Store implements ObjectStore {
     const uploads = await this.#call('', async (api) => {
       const found: Unfinished[] = [];
       for await (const { key, id, started } of api.uploads(root)) {
-        if (!key.startsWith(root)) continue;
-        const upload: Unfinished = { name: key.slice(root.length), id, bytes: 0, active: started };
+        if (!key.startsWith(root) || !isObjectName(key.slice(root.length))) continue;
+        const upload: Unfinished = { name: key.slice(root.length), id, bytes: 0, active: started, stored: false };
         try {
           for await (const part of api.parts(key, id)) {
             upload.bytes += part.size;
@@ -333,17 +333,14 @@ export class S3Store implements ObjectStore {
         }
         found.push(upload);
       }
+      for (const upload of found) upload.stored = (await this.#head(upload.name)) !== null;
       return found;
     });
     yield* uploads;
   }
 
-  async abandon({ name, id }: Unfinished): Promise<void> {
-    await this.#call(name, (api, key) =>
-      api.abortUpload(key, id).catch((error) => {
-        if (!isUploadGone(error)) throw error;
-      }),
-    );
+  abandon({ name, id }: Unfinished): Promise<boolean> {
+    return this.#call(name, (api, key) => abortUpload(api, key, id));
   }
 
   /** Only content goes to a class of its own: everything else is read by every command. */

@@ -88,7 +88,12 @@ export function killJob(access: S3Access, { kills, mib }: { kills: number; mib: 
 
   test('it is whole', async () => {
     const store = await openStore(sandbox.env.ROZEN_REPOSITORY!);
-    for await (const upload of store.unfinished()) throw new RozenError('internal', `${upload.name} was left`);
+    for await (const { name, bytes, stored } of store.unfinished()) {
+      // A gateway that is killed while it joins the parts forgets to take the upload off its list.
+      if (!stored) throw new RozenError('internal', `an upload of ${name} was left with ${bytes} bytes`);
+      expect((await store.stat(name))?.size).toBe(bytes);
+    }
+    expect(sandbox.run(['repair', '--older-than', '1s'])).toMatchObject({ code: 0 });
     expect(sandbox.json(['snapshots'])).toHaveLength(1);
     expect(sandbox.run(['verify', '--read-data'], PATIENT)).toMatchObject({ code: 0 });
     const target = join(sandbox.dir, 'restored');

@@ -26,6 +26,8 @@ export class Objects {
     this.buckets = new Map();
     /** What a request for an upload that is gone is told; Ceph says NoSuchKey at times. */
     this.goneUpload = 'NoSuchUpload';
+    /** True: uploads stay listed when their parts were joined, as after a death of Ceph's gateway; ending one deletes the object's bytes. */
+    this.listsJoined = false;
     this.uploads = new Map();
     for (const name of ['buckets', 'objects', 'uploads', 'bodies']) mkdirSync(join(dir, name), { recursive: true });
     for (const bucket of this.#load('buckets')) this.buckets.set(bucket.name, { ...bucket, keys: new Map() });
@@ -180,7 +182,7 @@ export class Objects {
     const etag = `${md5(Buffer.from(parts.map((part) => part.etag).join(''), 'hex'))}-${parts.length}`;
     const segments = parts.map(({ file, size }) => ({ file, size }));
     const version = this.#add(upload.bucket, upload.key, { segments, etag, storageClass: upload.storageClass });
-    this.#forget(upload);
+    if (!this.listsJoined) this.#forget(upload);
     return version;
   }
 

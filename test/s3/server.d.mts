@@ -72,6 +72,7 @@ export interface S3Server {
     makeBucket(name: string, options?: { lock?: boolean }): void;
     readonly buckets: Map<string, { lock: boolean; keys: Map<string, { versions: StoredVersion[] }> }>;
     goneUpload: string;
+    listsJoined: boolean;
     readonly uploads: Map<string, { id: string; key: string; parts: { number: number; size: number }[] }>;
   };
   count(...operations: string[]): number;

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -32,6 +32,8 @@ beforeEach(() => {
   writeFileSync(path, content);
   server.faults = [];
   server.objects.goneUpload = 'NoSuchUpload';
+  server.objects.listsJoined = false;
+  server.objects.uploads.clear();
   server.reset();
 });
 
@@ -134,6 +136,24 @@ describe('in the end', () => {
     },
   );
 
+  test('an upload that is listed although its parts were joined is never ended: they are the object', async () => {
+    server.objects.listsJoined = true;
+    await begin();
+    const journal = readFileSync(`${path}.upload`);
+    await store.putFile('a', path);
+    const [{ id }] = [upload()];
+    const unfinished = [];
+    for await (const one of store.unfinished()) unfinished.push(one);
+    expect(unfinished).toMatchObject([{ name: 'a', id, stored: true }]);
+    expect(await store.abandon(unfinished[0]!)).toBe(false);
+    // The one that joined them died before it could forget the upload, and another file came under the same path.
+    writeFileSync(`${path}.upload`, journal);
+    await store.putFile('b', path);
+    expect(server.count('AbortMultipartUpload')).toBe(0);
+    expect((await store.get('a')).equals(content)).toBe(true);
+    expect((await store.get('b')).equals(content)).toBe(true);
+  });
+
   test('an object that came first stays', async () => {
     const match = ({ key }: { key: string }) => {
       server.objects.put('bucket', key, { body: Buffer.from('theirs') });
@@ -160,7 +180,7 @@ test.each(['NoSuchUpload', 'NoSuchKey'])('an upload that ends while uploads are 
   for await (const unfinished of store.unfinished()) found.push(unfinished);
   expect(found).toEqual([]);
   expect(server.count('ListParts')).toBe(1);
-  await store.abandon({ name: 'a', id, bytes: 0, active: 0 });
+  await store.abandon({ name: 'a', id, bytes: 0, active: 0, stored: false });
 });
 
 test('parts that fail for a while hold nothing up', async () => {

@@ -17,32 +17,43 @@ export async function run(context: Context, _args: string[], options: Options): 
   const before = Date.now() - age;
   const shown: (Unfinished & { stale: boolean })[] = [];
   try {
-    for await (const one of store.unfinished()) shown.push({ ...one, stale: one.active <= before });
+    for await (const one of store.unfinished()) {
+      const old = one.active <= before && !one.stored;
+      const stored = one.stored || (old && !options.dryRun && !(await store.abandon(one)));
+      shown.push({ ...one, stored, stale: old && !stored });
+    }
     const stale = shown.filter((one) => one.stale);
-    if (!options.dryRun) for (const one of stale) await store.abandon(one);
+    const stored = shown.filter((one) => one.stored).length;
     const done = options.dryRun ? 'stale' : 'removed';
     if (out.json) {
       out.document({
-        uploads: shown.map(({ name, id, bytes, active, stale: isStale }) => ({
+        uploads: shown.map(({ name, id, bytes, active, stale: isStale, stored: isStored }) => ({
           name,
           id,
           bytes,
           active: isoTime(Math.floor(active / 1000), Math.floor(active % 1000) * 1e6),
           stale: isStale,
           removed: isStale && !options.dryRun,
+          stored: isStored,
         })),
       });
     } else {
-      for (const { name, bytes, active, stale: isStale } of shown) {
+      for (const { name, bytes, active, stale: isStale, stored: isStored } of shown) {
         const last = new Date(active).toISOString().slice(0, 19).replace('T', ' ');
-        out.line(`${isStale ? done : 'kept'}  ${name}  ${formatSize(bytes)}, last active ${last} UTC`);
+        const state = isStored ? 'left alone, its object is stored' : `last active ${last} UTC`;
+        out.line(`${isStale ? done : 'kept'}  ${name}  ${formatSize(bytes)}, ${state}`);
       }
       const bytes = stale.reduce((sum, one) => sum + one.bytes, 0);
       out.message(
         shown.length === 0
           ? 'nothing is under way, and nothing was left behind'
-          : `${plural(stale.length, 'upload')} ${done}, ${formatSize(bytes)}; ${shown.length - stale.length} may still be under way`,
+          : `${plural(stale.length, 'upload')} ${done}, ${formatSize(bytes)}; ${shown.length - stale.length - stored} may still be under way`,
       );
+      if (stored > 0) {
+        out.message(
+          `${plural(stored, 'upload')} left alone: the server has stored the object, but lists the upload still; its parts may be the object's own`,
+        );
+      }
     }
   } finally {
     repository.close();
