@@ -261,6 +261,14 @@ export function parseOuterHeader(bytes: Uint8Array, expect: { archiveId?: Uint8A
 /** As `parseOuterHeader`, but says what is wrong instead of throwing: a scan tries many places. */
 export function readOuterHeader(source: Uint8Array): OuterHeader | string {
   const bytes = asBuffer(source);
+  const header = outerFields(bytes);
+  if (typeof header === 'string') return header;
+  const end = header.bodyOffset - HASH_SIZE;
+  return blake3(bytes.subarray(0, end)).compare(bytes, end, end + HASH_SIZE) === 0 ? header : 'its hash does not match';
+}
+
+/** An outer header whose lengths are possible, but whose hash was not looked at. */
+function outerFields(bytes: Buffer): OuterHeader | string {
   if (bytes.length < OUTER_HEADER_SIZE + HASH_SIZE) return 'cut off';
   if (!isFrameType(bytes, OUTER_OFFSETS.type)) return 'unknown frame type';
   const type = bytes.toString('latin1', 0, 4);
@@ -270,7 +278,6 @@ export function readOuterHeader(source: Uint8Array): OuterHeader | string {
   if (bodyLength > maxBodyLength(type)) return `a body of ${bodyLength} bytes`;
   const end = OUTER_HEADER_SIZE + cborLength;
   if (bytes.length < end + HASH_SIZE) return 'cut off';
-  if (blake3(bytes.subarray(0, end)).compare(bytes, end, end + HASH_SIZE) !== 0) return 'its hash does not match';
   return {
     type,
     archiveId: bytes.subarray(OUTER_OFFSETS.archiveId, OUTER_OFFSETS.archiveId + ARCHIVE_ID_SIZE),
@@ -309,10 +316,11 @@ export interface OpenExpect {
   /** A frame that says another sequence is refused: no block can be passed off as another one. */
   sequence?: number;
   /**
-   * False leaves out the hash of the plaintext: the tag has proved that these are the bytes that were sealed, and the hash
-   * adds a check of the decompressor alone, at 14 % of the time of a block. The mount reads so; verify and restore do not.
+   * Leaves out the hashes of header and plaintext: the tag has proved that these are the bytes that were sealed under this header. The
+   * hash of the plaintext adds a check of the decompressor alone, at 14 % of the time of a block. The mount reads so; verify and
+   * restore do not.
    */
-  plainHash?: boolean;
+  tagOnly?: boolean;
 }
 
 export interface OpenedFrame {
@@ -343,23 +351,23 @@ export function openFrameHeader(
 
 /**
  * A frame that is authenticated and deciphered, but not yet decoded. Valid until this thread opens the next frame. Checked as by
- * `openFrame`, but for the hash of the plaintext: the tag has proved that these are the bytes that were sealed.
+ * `openFrame` with `tagOnly`.
  */
 export class UnsealedFrame {
   readonly #unsealed: Unsealed;
   readonly #fail: (why: string, cause?: unknown) => RozenError;
 
-  constructor(context: SealContext, frame: Uint8Array, expect: OpenExpect) {
-    this.#unsealed = unseal(context, frame, expect);
+  constructor(context: SealContext, frame: Uint8Array, expect: Omit<OpenExpect, 'tagOnly'>) {
+    this.#unsealed = unseal(context, frame, { ...expect, tagOnly: true });
     this.#fail = failure(context, expect);
   }
 
-  /** The bytes `from` … `to` of the plaintext, in memory of their own; null when all of it must be decoded for them. */
-  part(from: number, to: number): Buffer | null {
+  /** The bytes `from` … `to` of the plaintext, decoded into `memory`; null when all of it must be decoded for them, or they do not fit. */
+  part(from: number, to: number, memory: Buffer): Buffer | null {
     const { stored, codec, plainLength } = this.#unsealed;
     if (to > plainLength) throw this.#fail(`it ends at ${plainLength}, content goes on to ${to}`);
     if (codec === CODEC_NONE && stored.length !== plainLength) return null;
-    return decoding(this.#fail, () => decompressPart(codec, stored, from, to));
+    return decoding(this.#fail, () => decompressPart(codec, stored, { from, to }, memory));
   }
 
   /** Decodes all of it to the front of `target`; returns its length. */
@@ -403,7 +411,7 @@ const storedScratch = Buffer.allocUnsafeSlow(MAX_BODY);
 function unseal(context: SealContext, bytes: Uint8Array, expect: OpenExpect, target?: Uint8Array): Unsealed {
   const frame = asBuffer(bytes);
   const fail = failure(context, expect);
-  const header = readOuterHeader(frame);
+  const header = expect.tagOnly === true ? outerFields(frame) : readOuterHeader(frame);
   if (typeof header === 'string') throw fail(header);
   if (header.frameLength !== frame.length) throw fail(`${frame.length} bytes instead of ${header.frameLength}`);
   if (!header.archiveId.equals(context.archiveId)) throw fail(`it belongs to archive ${hex(header.archiveId)}`);
@@ -452,7 +460,7 @@ function openSealed(
     if (target !== undefined && target.length < plainLength) throw fail(`a plaintext of ${plainLength} bytes`);
     plaintext = decoding(fail, () => decompress(codec, stored, plainLength, target));
   }
-  if (expect.plainHash !== false) {
+  if (expect.tagOnly !== true) {
     const plainHash = inner.subarray(INNER_OFFSETS.plainHash, INNER_HEADER_SIZE);
     if (!blake3(plaintext).equals(plainHash)) throw fail('the hash of its plaintext does not match');
   }

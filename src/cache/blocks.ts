@@ -29,6 +29,9 @@ const PART_LIMIT = BLOCK_SIZE / 2;
 /** Whoever fetches is told of a reader's progress each so many blocks. */
 const TELL_EACH = 2;
 
+/** Two parts are what a read that crosses into another block takes. */
+const KEPT_SCRATCH = 2;
+
 /** Blocks that a thread has lately opened in part. Whoever comes back to one, or goes on to the next, gets it whole. */
 class Touched {
   readonly #keys = new Float64Array(32);
@@ -77,6 +80,9 @@ export class BlockReader {
   #hintedEnd = 0;
   #hintSize = FIRST_HINT;
   readonly #touched = new Touched();
+  /** What parts of blocks are decoded into, until they are released: fresh memory would take as long as a quarter of the decoding. */
+  readonly #scratch: Buffer[] = [];
+  #scratchUsed = 0;
   /** What `inOrder` was told last. */
   #told: ArchiveAccess | null = null;
   #toldBlock = 0;
@@ -88,7 +94,8 @@ export class BlockReader {
 
   /**
    * Pushes `length` bytes of the stream that a row means from `offset` on, in order. The pieces lie in slots whose
-   * numbers are added to `held`, also when this throws: give them back by `release`.
+   * numbers are added to `held`, also when this throws, and in memory of this reader: give them back by `release` before
+   * something else is read by it.
    *
    * @throws Miss when a frame is not on this machine; RozenError 'corrupt' when bytes fail their check or the stream ends
    * before the range, 'io' when the file cannot be read.
@@ -105,12 +112,16 @@ export class BlockReader {
       if (upTo - from <= PART_LIMIT && this.#isRandom(access.handle, first, block)) {
         this.#meter.busy();
         this.#touched.add(access.handle, block);
+        // A cold disk brings the next one meanwhile.
+        if (at + upTo - from < end) this.#hintBlock(access, block + 1);
         unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block), {
           type: 'DATA',
           sequence: block + 1,
         });
-        const part = unsealed.part(from, upTo);
+        this.#scratch[this.#scratchUsed] ??= Buffer.allocUnsafeSlow(BLOCK_SIZE);
+        const part = unsealed.part(from, upTo, this.#scratch[this.#scratchUsed]!);
         if (part !== null) {
+          this.#scratchUsed++;
           this.#meter.part?.();
           sink.push(part);
           at = block * BLOCK_SIZE + upTo;
@@ -141,6 +152,8 @@ export class BlockReader {
   release(held: number[]): void {
     for (let i = 0; i < held.length; i++) this.#slots.release(held[i]!);
     held.length = 0;
+    this.#scratchUsed = 0;
+    if (this.#scratch.length > KEPT_SCRATCH) this.#scratch.length = KEPT_SCRATCH;
   }
 
   /** Decodes one block ahead if a reader goes through an archive in order. True when there may be more to do. */
@@ -193,6 +206,12 @@ export class BlockReader {
     if (access.path !== null) this.#hint(access, block);
   }
 
+  #hintBlock(access: ArchiveAccess, block: number): void {
+    const offset = access.blockOffsets?.[block];
+    const length = access.blockLengths?.[block];
+    if (offset !== undefined && length !== undefined) hintFrames(access, offset, length);
+  }
+
   #hint(access: ArchiveAccess, block: number): void {
     const at = access.blockOffsets?.[block] ?? access.size;
     if (this.#hinted?.handle !== access.handle || this.#hintedEnd < at || this.#hintedEnd > at + 2 * LAST_HINT) {
@@ -215,8 +234,7 @@ export class BlockReader {
 
   #decode(access: ArchiveAccess, block: number, target: Buffer): number {
     const frame = this.#frame(access, block);
-    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, plainHash: false }, target)
-      .length;
+    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, tagOnly: true }, target).length;
   }
 
   #frame(access: ArchiveAccess, block: number): Buffer {

@@ -98,6 +98,26 @@ describe('XChaCha20-Poly1305', () => {
     ['OpenSSL', () => opensslCipher()!],
     ['node:crypto', () => nodeCipher],
   ];
+  it.each(ciphers)(
+    'of %s makes the subkey of the draft (§2.2.1), and the other one the same of anything',
+    (_, make) => {
+      const cipher = make();
+      const target = Buffer.alloc(32);
+      const key = Buffer.from(Array.from({ length: 32 }, (_, i) => i));
+      cipher.subkey(key, Buffer.from('000000090000004a0000000031415927', 'hex'), target);
+      expect(target.toString('hex')).toBe('82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc');
+      const other = cipher === nodeCipher ? opensslCipher()! : nodeCipher;
+      fc.assert(
+        fc.property(exactly(32), exactly(24), (from, input) => {
+          cipher.subkey(from, input, target);
+          const expected = Buffer.alloc(32);
+          other.subkey(from, input, expected);
+          expect(target.equals(expected)).toBe(true);
+        }),
+      );
+    },
+  );
+
   it.each(ciphers)('of %s opens what the other one sealed, into shared memory, and not one byte beyond', (_, make) => {
     const cipher = make();
     const other = cipher === nodeCipher ? opensslCipher()! : nodeCipher;

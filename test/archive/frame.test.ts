@@ -107,11 +107,15 @@ describe('codecs', () => {
     const target = Buffer.alloc(compressBound(plain.length));
     const packed = compressInto({ codec: 'zstd' }, plain, target, true);
     const bytes = target.subarray(0, packed.length);
+    const memory = Buffer.alloc(BLOCK_SIZE);
     expect(decompress(packed.codec, bytes, plain.length).equals(plain)).toBe(true);
+    expect(decompressPart(packed.codec, bytes, { from: 5, to: 6 }, memory.subarray(0, PART_SIZE - 1))).toBeNull();
+    expect(decompressPart(packed.codec, bytes, { from: 5, to: 6 }, memory.subarray(0, PART_SIZE))?.length).toBe(1);
+    expect(decompressPart(CODEC_NONE, plain, { from: 5, to: 9 }, memory.subarray(0, 3))).toBeNull();
     fc.assert(
       fc.property(fc.nat(plain.length - 1), fc.nat(plain.length), (from, length) => {
         const to = Math.min(plain.length, from + 1 + length);
-        const part = decompressPart(packed.codec, bytes, from, to);
+        const part = decompressPart(packed.codec, bytes, { from, to }, memory);
         // All parts are all of it.
         const all = from < PART_SIZE && to > plain.length - PART_SIZE;
         expect(part === null).toBe(all);
@@ -128,7 +132,7 @@ describe('codecs', () => {
           const damaged = Buffer.from(bytes.subarray(0, end));
           if (at < end) damaged[at] = byte;
           try {
-            const part = decompressPart(packed.codec, damaged, 0, to);
+            const part = decompressPart(packed.codec, damaged, { from: 0, to }, memory);
             if (part !== null) expect(part.length).toBe(to);
           } catch (error) {
             expect((error as RozenError).code).toBe('corrupt');
@@ -172,13 +176,14 @@ describe('frames', () => {
   });
 
   it('give any part of a block that was sealed in parts', () => {
+    const memory = Buffer.alloc(BLOCK_SIZE);
     fc.assert(
       fc.property(content, fc.constantFrom(...codecs), fc.boolean(), fc.nat(), fc.nat(), (some, codec, parts, a, b) => {
         const plaintext = Buffer.concat([some, some, some]);
         if (plaintext.length === 0) return;
         const frame = sealFrame(context, { type: 'DATA', sequence: 4, plaintext, codec, parts });
         const [from, to] = [a % plaintext.length, 1 + (b % plaintext.length)].sort((x, y) => x - y) as [number, number];
-        const part = new UnsealedFrame(context, frame, { type: 'DATA', sequence: 4 }).part(from, to);
+        const part = new UnsealedFrame(context, frame, { type: 'DATA', sequence: 4 }).part(from, to, memory);
         if (part !== null) expect(part.equals(plaintext.subarray(from, to))).toBe(true);
         expect(openFrame(context, frame, { type: 'DATA', sequence: 4 }).equals(plaintext)).toBe(true);
       }),
@@ -191,11 +196,28 @@ describe('frames', () => {
       codec: { codec: 'none' },
     });
     const open = (sequence: number) => new UnsealedFrame(context, frame, { type: 'DATA', sequence });
-    expect(() => open(4).part(0, 10)).toThrow(/ends at 9/);
+    expect(() => open(4).part(0, 10, memory)).toThrow(/ends at 9/);
     expect(() => open(4).whole(Buffer.alloc(8))).toThrow(/plaintext of 9/);
     expect(() => open(5)).toThrow(/sequence 4/);
     frame[frame.length - HASH_SIZE - 1]! ^= 1;
     expect(() => open(4)).toThrow(/authentication/);
+  });
+
+  it('opened by their tag alone are refused all the same, whatever was changed, but for the two hashes', () => {
+    const plaintext = randomBytes(3000);
+    const sealed = sealFrame(context, { type: 'DATA', sequence: 4, plaintext, codec: { codec: 'zstd' } });
+    const { bodyOffset } = parseOuterHeader(sealed);
+    fc.assert(
+      fc.property(fc.nat(sealed.length - 1), fc.nat(7), (at, bit) => {
+        const frame = Buffer.from(sealed);
+        frame[at]! ^= 1 << bit;
+        const open = () => openFrame(context, frame, { type: 'DATA', sequence: 4, tagOnly: true });
+        const inHash = (at >= bodyOffset - HASH_SIZE && at < bodyOffset) || at >= frame.length - HASH_SIZE;
+        if (inHash) expect(open().equals(plaintext)).toBe(true);
+        else expect(open).toThrow(RozenError);
+      }),
+      { numRuns: 1000 },
+    );
   });
 
   it('can be sealed into shared memory', () => {

@@ -118,10 +118,17 @@ export function decompress(codec: number, bytes: Uint8Array, plainLength: number
 }
 
 /**
- * The bytes `from` … `to` of a plaintext in memory of their own, if less than all of it must be decoded for them; null otherwise.
+ * The bytes `from` … `to` of a plaintext, in `memory`, if less than all of it must be decoded for them and that fits; null otherwise.
  * 'corrupt' as `decompress`.
  */
-export function decompressPart(codec: number, bytes: Buffer, from: number, to: number): Buffer | null {
-  if (codec === CODEC_NONE) return Buffer.from(bytes.subarray(from, to));
-  return codec === CODEC_ZSTD ? decompressZstdPart(bytes, from, to) : null;
+export function decompressPart(
+  codec: number,
+  bytes: Buffer,
+  { from, to }: { from: number; to: number },
+  memory: Buffer,
+): Buffer | null {
+  if (codec === CODEC_ZSTD) return decompressZstdPart(bytes, from, to, memory);
+  if (codec !== CODEC_NONE || to - from > memory.length) return null;
+  memory.set(bytes.subarray(from, to));
+  return memory.subarray(0, to - from);
 }

@@ -65,17 +65,17 @@ interface Part {
   plainTo: number;
 }
 
-/** The bytes `from` … `to` of the plaintext, by decoding the frames that hold them; null when these are all, or do not tell. */
-export function decompressZstdPart(bytes: Uint8Array, from: number, to: number): Buffer | null {
+/**
+ * The bytes `from` … `to` of the plaintext, by decoding the frames that hold them into `memory`; null when these are all, do not
+ * tell, or make more than fits.
+ */
+export function decompressZstdPart(bytes: Uint8Array, from: number, to: number, memory: Buffer): Buffer | null {
   const part = findPart(bytes, from, to);
-  if (part === null) return null;
-  const plain = Buffer.allocUnsafeSlow(part.plainTo - part.plainFrom);
+  if (part === null || part.plainTo - part.plainFrom > memory.length) return null;
+  const plain = memory.subarray(0, part.plainTo - part.plainFrom);
   decompressZstd(bytes.subarray(part.from, part.to), plain);
   return plain.subarray(from - part.plainFrom, to - part.plainFrom);
 }
-
-/** A frame that says more is no part of a block. */
-const MAX_PLAIN = 1024 * 1024;
 
 function findPart(bytes: Uint8Array, from: number, to: number): Part | null {
   let part: Part | null = null;
@@ -89,7 +89,7 @@ function findPart(bytes: Uint8Array, from: number, to: number): Part | null {
     at += frame.length;
     plain = next;
   }
-  if (part === null || plain < to || plain - part.plainFrom > MAX_PLAIN) return null;
+  if (part === null || plain < to) return null;
   part.to = at;
   part.plainTo = plain;
   return part.from === 0 && part.to === bytes.length ? null : part;
