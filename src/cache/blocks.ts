@@ -29,6 +29,8 @@ const PART_LIMIT = BLOCK_SIZE / 2;
 /** Whoever fetches is told of a reader's progress each so many blocks. */
 const TELL_EACH = 2;
 
+/** Whoever reads so much of a block at once reads a large file: what came before its end has been read, and the kernel keeps it. */
+const STREAMING = 64 * 1024;
 /** Two parts are what a read that crosses into another block takes. */
 const KEPT_SCRATCH = 2;
 
@@ -95,12 +97,17 @@ export class BlockReader {
   /**
    * Pushes `length` bytes of the stream that a row means from `offset` on, in order. The pieces lie in slots whose
    * numbers are added to `held`, also when this throws, and in memory of this reader: give them back by `release` before
-   * something else is read by it.
+   * something else is read by it. `direct`: nobody else keeps what is read.
    *
    * @throws Miss when a frame is not on this machine; RozenError 'corrupt' when bytes fail their check or the stream ends
    * before the range, 'io' when the file cannot be read.
    */
-  read(access: ArchiveAccess, range: { offset: number; length: number }, held: number[], sink: PieceSink): void {
+  read(
+    access: ArchiveAccess,
+    range: { offset: number; length: number; direct: boolean },
+    held: number[],
+    sink: PieceSink,
+  ): void {
     let at = placeInStream(access, range.offset, range.length);
     const first = Math.floor(at / BLOCK_SIZE);
     const end = at + range.length;
@@ -135,7 +142,7 @@ export class BlockReader {
       if (slot >= 0) {
         held.push(slot);
         bytes = this.#slots.bytes(slot);
-        if (upTo === BLOCK_SIZE) this.#slots.spent(slot);
+        if (upTo === BLOCK_SIZE) this.#slots.spent(slot, !range.direct && upTo - from >= STREAMING);
       } else {
         const target = Buffer.allocUnsafeSlow(BLOCK_SIZE);
         bytes = target.subarray(0, decode(target));

@@ -97,6 +97,14 @@ export interface FileSystemStatistics {
   files: number;
 }
 
+export interface ReadRange {
+  offset: number;
+  size: number;
+  sink: ReadSink;
+  /** The kernel keeps nothing of the answer (O_DIRECT): who wants it again asks again. */
+  direct: boolean;
+}
+
 export interface Vfs {
   /** Fills `attr`; false when there is no such name. `.` and `..` work on every folder. */
   lookup(slot: number, ino: number, name: Uint8Array, attr: Attr): boolean;
@@ -104,7 +112,7 @@ export interface Vfs {
   /** `cookie` 0 begins; entries include `.` and `..`. */
   readdir(slot: number, ino: number, options: { cookie: number; attributes: boolean; sink: DirectorySink }): void;
   readlink(slot: number, ino: number): Uint8Array;
-  read(slot: number, ino: number, range: { offset: number; size: number; sink: ReadSink }): void;
+  read(slot: number, ino: number, range: ReadRange): void;
   /** Null when the node has no such attribute. */
   getxattr(slot: number, ino: number, name: Uint8Array): Uint8Array | null;
   /** Names, each ended by NUL. */

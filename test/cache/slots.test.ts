@@ -86,12 +86,30 @@ describe('block slots in one thread', () => {
     const slots = new BlockSlots(createSlotMemory({ bytes: 8 * 4096, slotSize: 4096 }));
     for (let block = 0; block < 8; block++) {
       const slot = slots.acquire(0, block, load(block, 10));
-      if (block === 5) slots.spent(slot);
+      if (block === 5) slots.spent(slot, false);
       slots.release(slot);
     }
     slots.release(slots.acquire(0, 8, load(8, 10)));
     expect(slots.has(0, 5)).toBe(false);
     for (const block of [0, 1, 2, 3, 4, 6, 7, 8]) expect(slots.has(0, block)).toBe(true);
+  });
+
+  it('goes round in the slots of one sequential reader, whatever is empty or used', () => {
+    const slots = new BlockSlots(createSlotMemory({ bytes: 8 * 4096, slotSize: 4096 }));
+    slots.release(slots.acquire(0, 1000, load(1, 10)));
+    const used = new Set<number>();
+    for (let block = 0; block < 100; block++) {
+      const slot = slots.acquire(0, block, load(block, 10));
+      slots.spent(slot, true);
+      // While it is pinned it is nobody else's.
+      const ahead = slots.acquire(0, block + 1, load(block + 1, 10));
+      expect(ahead).not.toBe(slot);
+      slots.release(ahead);
+      slots.release(slot);
+      used.add(slot);
+    }
+    expect(used.size).toBe(2);
+    expect(slots.has(0, 1000)).toBe(true);
   });
 
   it('forgets a failed block at once, and the next request tries again', () => {

@@ -260,6 +260,8 @@ function readInto(
     vfs.read(slot, ino, {
       offset,
       size: length,
+      // libfuse 2 has the kernel forget a file's pages when it is opened again.
+      direct: true,
       sink: {
         push(bytes) {
           const piece = bytes.length > length - at ? bytes.subarray(0, length - at) : bytes;

@@ -2,6 +2,7 @@
  * One request in, one reply out: the whole read-only filesystem as the kernel sees it. Synchronous, without state and
  * without trust in the request: whatever bytes come in, the answer is a reply, an errno or nothing.
  */
+import { constants } from 'node:fs';
 import { Miss } from '../../cache/miss.ts';
 import { RozenError } from '../../errors.ts';
 import { EINVAL, EIO, ENAMETOOLONG, ENODATA, ENOENT, ENOSYS, ENOTTY, ERANGE, EROFS } from '../../posix/errno.ts';
@@ -181,6 +182,7 @@ function lookup(request: Request, vfs: Vfs, reply: Reply): void {
 function read(request: Request, vfs: Vfs, reply: Reply): void {
   if (request.length < IN.READ.SIZE) return reply.error(EINVAL);
   reply.beginRead(get64(request.words, IN.READ.OFFSET), request.words[IN.READ.LENGTH]!);
+  reply.range.direct = (request.words[IN.READ.FLAGS]! & constants.O_DIRECT) !== 0;
   vfs.read(request.slot, request.ino, reply.range);
   reply.endRead();
 }

@@ -1,5 +1,12 @@
 /** One reply under construction, used again and again: a reader owns one, and nothing is allocated per request. */
-import { type Attr, type DirectoryEntry, type DirectorySink, emptyAttr, type ReadSink } from '../vfs.ts';
+import {
+  type Attr,
+  type DirectoryEntry,
+  type DirectorySink,
+  emptyAttr,
+  type ReadRange,
+  type ReadSink,
+} from '../vfs.ts';
 import {
   DIRENT_NAME,
   direntSize,
@@ -32,7 +39,7 @@ export class Reply implements DirectorySink, ReadSink {
   problem: unknown = undefined;
   /** Readdir options of the running request, so that no object is made for it. */
   readonly listing: { cookie: number; attributes: boolean; sink: DirectorySink };
-  readonly range: { offset: number; size: number; sink: ReadSink };
+  readonly range: ReadRange;
   private readonly header: Uint8Array;
   private readonly releases: (() => void)[] = [];
   private limit = 0;
@@ -45,7 +52,7 @@ export class Reply implements DirectorySink, ReadSink {
     this.header = this.bytes.subarray(0, OUT_HEADER.SIZE);
     this.map = map;
     this.listing = { cookie: 0, attributes: false, sink: this };
-    this.range = { offset: 0, size: 0, sink: this };
+    this.range = { offset: 0, size: 0, sink: this, direct: false };
   }
 
   /** Drops what an earlier attempt left, and addresses the answer. */

@@ -17,6 +17,7 @@ import {
   emptyAttr,
   type FileSystemStatistics,
   FsError,
+  type ReadRange,
   type ReadSink,
   type Vfs,
 } from '../vfs.ts';
@@ -162,12 +163,12 @@ export class SnapshotVfs implements Vfs {
     }
   }
 
-  read(slot: number, ino: number, range: { offset: number; size: number; sink: ReadSink }): void {
+  read(slot: number, ino: number, range: ReadRange): void {
     const held: number[] = [];
     try {
       slot = this.#real(slot);
       if (slot >= DELETED_BIT) throw new FsError(EISDIR);
-      const { offset, size, sink } = range;
+      const { offset, size, sink, direct } = range;
       if (slot === VIRTUAL_SLOT) {
         sink.push(this.#virtual.read(ino).subarray(offset, offset + size));
         return;
@@ -175,7 +176,7 @@ export class SnapshotVfs implements Vfs {
       sink.onRelease(() => this.#blocks.release(held));
       const visit: ExtentVisitor = (access, streamOffset, length) => {
         if (access === null) pushZeros(sink, length);
-        else this.#blocks.read(access, { offset: streamOffset, length }, held, sink);
+        else this.#blocks.read(access, { offset: streamOffset, length, direct }, held, sink);
         this.#board.count(COUNT.bytesRead, length);
       };
       const tree = this.#tree(slot);

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Miss } from '../../../src/cache/miss.ts';
@@ -132,6 +133,14 @@ test('READDIR and READDIRPLUS, whole and in pieces', () => {
     expect(pieces).toEqual(whole.map(([name]) => name));
   }
   expect(ask(list(OPCODE.READDIR, 0, 4096, 2)).error).toBe(-20);
+});
+
+test.each([0, constants.O_DIRECT])('READ says whether the kernel keeps the answer (open flags %i)', (flags) => {
+  const reply = new Reply();
+  // Reused: the one before was of the other kind.
+  reply.range.direct = flags === 0;
+  expect(ask(raw(OPCODE.READ, 2, [0, 0, 0, 0, 10, 0, 0, 0, flags, 0]), new TinyVfs(), reply).error).toBe(0);
+  expect(reply.range.direct).toBe(flags !== 0);
 });
 
 test('READ gives the pieces, and lets go of them exactly once', () => {

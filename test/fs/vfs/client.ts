@@ -110,6 +110,7 @@ export class Client {
         vfs.read(node.slot, node.ino, {
           offset,
           size,
+          direct: true,
           sink: {
             push: (bytes) => {
               pieces.push(Buffer.from(bytes));
