@@ -130,16 +130,19 @@ export class OpenArchives {
     return { archive, root: opened.root };
   }
 
-  /** Fetches a frame of an open archive for `readFrame` of this thread. */
-  fetch(handle: number, offset: number, length: number): Promise<void> {
+  /** Fetches a frame of an open archive for `readFrame` of this thread; `until`: see `Miss`. */
+  fetch(handle: number, offset: number, length: number, until?: number): Promise<void> {
     const archive = this.#byHandle.get(handle);
     if (archive === undefined) throw new RozenError('internal', `no open archive has handle ${handle}`);
-    return this.#fetch(archive, offset, length);
+    return this.#fetch(archive, { offset, length, until });
   }
 
-  async #fetch(archive: OpenArchive, offset: number, length: number): Promise<void> {
+  async #fetch(
+    archive: OpenArchive,
+    { offset, length, until }: { offset: number; length: number; until: number | undefined },
+  ): Promise<void> {
     try {
-      if (this.fetcher !== null) return await this.fetcher.fetch(archive, offset, length);
+      if (this.fetcher !== null) return await this.fetcher.fetch(archive, offset, length, until);
       // Read in place, and gone.
       await this.store.getRange(archive.object, offset, length);
     } catch (error) {
@@ -425,7 +428,7 @@ export class ArchiveSet {
   /** Makes what a Miss names available on this thread. Throws ArchiveMoved when the archive of the row must be asked for again. */
   async resolve(miss: Miss): Promise<void> {
     const { target } = miss;
-    if (target.kind === 'frame') return this.#shared.fetch(target.handle, target.offset, target.length);
+    if (target.kind === 'frame') return this.#shared.fetch(target.handle, target.offset, target.length, target.until);
     if (target.scope !== this.scope)
       throw new RozenError('internal', `a miss of snapshot ${target.scope} at ${this.scope}`);
     await this.open(target.row);

@@ -5,7 +5,7 @@
  *
  * One LMDB environment for all repositories and processes of a user. Tables:
  *
- *   values    key → checksum (16 bytes), bytes
+ *   values    key → checksum (16 bytes), bytes; a frame's own hash is the one of its bytes, and the checksum binds it to the key
  *   entries   key → class, cost in bytes, stamp
  *   order     class, stamp, key → nothing     the first one goes first: blocks before everything else, oldest before newer
  *   totals    one row: bytes in use, by class, and counts
@@ -15,7 +15,9 @@
 import { mkdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Blake3Stream } from '../archive/crypto/blake3.ts';
-import { type CacheClass, type CacheKind, CLASS_BLOCK, CLASS_KEEP, kindOf } from './cache-keys.ts';
+import { HASH_SIZE } from '../archive/format.ts';
+import { checkBlockHash } from '../archive/frame.ts';
+import { type CacheClass, type CacheKind, CLASS_BLOCK, CLASS_KEEP, isFrameKey, kindOf } from './cache-keys.ts';
 import {
   costOf,
   decodeEntry,
@@ -31,9 +33,11 @@ import {
   type Totals,
 } from './cache-rows.ts';
 import { isDamaged, type LmdbDatabase, type LmdbRoot, openLmdb } from './lmdb.ts';
+import { MemoryPool } from './memory-pool.ts';
 
 export interface CacheItem {
   key: Buffer;
+  /** Left as they are until `put` resolves. Of a frame: whole, and held against its block hash. */
   bytes: Uint8Array;
   class: CacheClass;
 }
@@ -45,7 +49,7 @@ export interface CacheTotals {
   kept: { count: number; bytes: number };
 }
 
-const VERSION = 'v1';
+const VERSION = 'v2';
 const CHECKSUM = 16;
 const TOTALS = Buffer.from('totals');
 /** A value that was used again within this time keeps its place: moving it is a write. */
@@ -57,6 +61,8 @@ const STAMP_MS = 60_000;
  */
 const TRANSACTION = 2 * 1024 * 1024;
 const FILE_RESERVE = 12 * 1024 * 1024;
+/** Values of this size and less are copied into memory that is used again: a block of content with all that is around it. */
+const POOLED_VALUE = 320 * 1024;
 const MAX_WAITING = 48 * 1024 * 1024;
 /** Values larger than any frame or tail are refused. */
 const MAX_VALUE = 8 * 1024 * 1024;
@@ -85,6 +91,9 @@ export class BlockCache {
   readonly #order: LmdbDatabase;
   readonly #totals: LmdbDatabase;
   #scratch = Buffer.allocUnsafeSlow(512 * 1024);
+  readonly #pool = new MemoryPool(POOLED_VALUE, Math.ceil((2 * TRANSACTION) / POOLED_VALUE));
+  /** Memory of values of the running transaction. */
+  readonly #lent: Buffer[] = [];
   #broken = false;
   /** Puts and touches that wait for their turn in a transaction. */
   #writes: Promise<unknown> = Promise.resolve();
@@ -148,7 +157,8 @@ export class BlockCache {
       // Its memory is larger than it says.
       this.#scratch.set(found.subarray(0, length));
       const bytes = this.#scratch.subarray(CHECKSUM, length);
-      return checksum(key, bytes).equals(this.#scratch.subarray(0, CHECKSUM)) ? bytes : this.#distrust(key);
+      const sound = checksum(key, bytes).equals(this.#scratch.subarray(0, CHECKSUM));
+      return sound && (!isFrameKey(key) || checkBlockHash(bytes)) ? bytes : this.#distrust(key);
     });
   }
 
@@ -258,6 +268,9 @@ export class BlockCache {
         });
       } catch (error) {
         this.#failed(error);
+      } finally {
+        // The database has its copy now.
+        for (const memory of this.#lent.splice(0)) this.#pool.give(memory);
       }
     });
     this.#writes = done;
@@ -307,7 +320,9 @@ export class BlockCache {
     const cost = costOf(CHECKSUM + bytes.length);
     if (cost > this.#budget) return;
     this.#makeRoom(cost, totals);
-    const value = Buffer.allocUnsafe(CHECKSUM + bytes.length);
+    const memory = this.#pool.take(CHECKSUM + bytes.length);
+    this.#lent.push(memory);
+    const value = memory.subarray(0, CHECKSUM + bytes.length);
     checksum(key, bytes).copy(value);
     value.set(bytes, CHECKSUM);
     const entry: Entry = { class: kind, cost, stamp };
@@ -361,9 +376,13 @@ export class BlockCache {
 const hasher = new Blake3Stream();
 const EMPTY = Buffer.alloc(0);
 
-/** Binds the bytes to their key, so that a value can neither be damaged nor stand in a wrong place unnoticed. */
+/**
+ * Binds the bytes to their key, so that a value can neither be damaged nor stand in a wrong place unnoticed; those of a frame by the
+ * hash that it ends with, which was looked at when it came: to hash each byte once more would take as long as to decipher it.
+ */
 function checksum(key: Uint8Array, bytes: Uint8Array): Buffer {
-  return hasher.reset().update(key).update(bytes).digest().subarray(0, CHECKSUM);
+  const bound = isFrameKey(key) ? bytes.subarray(Math.max(0, bytes.length - HASH_SIZE)) : bytes;
+  return hasher.reset().update(key).update(bound).digest().subarray(0, CHECKSUM);
 }
 
 export function cachePath(folder: string): string {

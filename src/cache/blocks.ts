@@ -85,6 +85,8 @@ export class BlockReader {
   /** What parts of blocks are decoded into, until they are released: fresh memory would take as long as a quarter of the decoding. */
   readonly #scratch: Buffer[] = [];
   #scratchUsed = 0;
+  /** Where the blocks that a read wants end in the archive; 0 while none is under way. */
+  #until = 0;
   /** What `inOrder` was told last. */
   #told: ArchiveAccess | null = null;
   #toldBlock = 0;
@@ -111,6 +113,8 @@ export class BlockReader {
     let at = placeInStream(access, range.offset, range.length);
     const first = Math.floor(at / BLOCK_SIZE);
     const end = at + range.length;
+    const last = Math.floor((end - 1) / BLOCK_SIZE);
+    this.#until = (access.blockOffsets?.[last] ?? 0) + (access.blockLengths?.[last] ?? 0);
     while (at < end) {
       const block = Math.floor(at / BLOCK_SIZE);
       const from = at - block * BLOCK_SIZE;
@@ -167,6 +171,7 @@ export class BlockReader {
   decodeAhead(): boolean {
     const access = this.#ahead;
     if (access === null) return false;
+    this.#until = 0;
     while (this.#aheadNext < this.#aheadEnd) {
       const block = this.#aheadNext++;
       try {
@@ -252,7 +257,7 @@ export class BlockReader {
     if (offset === undefined || length === undefined) {
       throw corrupt(`${access.object}: block ${block} lies beyond its ${blockOffsets.length} blocks`);
     }
-    const frame = readFrame(access, offset, length);
+    const frame = readFrame(access, offset, length, this.#until);
     this.#meter.frame(length);
     return frame;
   }

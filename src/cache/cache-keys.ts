@@ -17,6 +17,10 @@ export function frameKey(id: Uint8Array, offset: number): Buffer {
   return key;
 }
 
+export function isFrameKey(key: Uint8Array): boolean {
+  return key[0] === FRAME;
+}
+
 /** The end of an archive, or of its hot index: what opens it. */
 export function tailKey(id: Uint8Array, hotIndex: boolean): Buffer {
   return Buffer.from([TAIL, ...id, hotIndex ? 1 : 0]);

@@ -19,13 +19,20 @@ import {
   keepFetched,
   removeFrameCache,
 } from './frames.ts';
+import { MemoryPool } from './memory-pool.ts';
 import { firstAt, framesIn, MAX_GAP, mergeRanges, type Range, tailSource } from './ranges.ts';
 import { AHEAD_OF_CONTENT, AHEAD_OF_PAGES, ReadAhead } from './read-ahead.ts';
 import { GivenUp, type Queued, RequestQueue, type RequestQueueOptions } from './request-queue.ts';
+import type { SealedSlots } from './sealed-slots.ts';
 
 const MAX_GET = 8 * 1024 * 1024;
-/** What is fetched ahead of a reader of content comes in GETs of this size at most: the first bytes of a large one would wait for its last. */
-const AHEAD_GET = 4 * 1024 * 1024;
+/**
+ * What is fetched ahead of a reader of content comes in GETs of this size at most: the first bytes of a large one would wait for its last.
+ * A window moves on by 4 MiB, which is 16 blocks that did not shrink, each with a little around it: they must not come in two.
+ */
+const AHEAD_GET = (4 * 1024 + 256) * 1024;
+/** Pieces of that size that are used again. */
+const MAX_POOLED = 16;
 /** A frame that came damaged is not asked for again within this time. */
 const DAMAGE_MS = 5000;
 /** Keys of cached frames that were used are told to the cache in groups. */
@@ -55,6 +62,8 @@ export interface FetcherOptions extends RequestQueueOptions {
   cache: BlockCache | null;
   /** False leaves blocks of content out of the cache: a restore reads each once and would drive out what is browsed. */
   keepContent?: boolean;
+  /** Where readers in other threads find blocks of content that came. */
+  sealed?: SealedSlots | undefined;
 }
 
 interface Job extends Range {
@@ -75,6 +84,8 @@ export class Fetcher implements FrameCache {
   readonly counters: FetchCounters = { requests: 0, bytes: 0, ahead: 0, failed: 0, hits: 0, misses: 0 };
   readonly #store: ObjectStore;
   readonly #keepContent: boolean;
+  readonly #sealed: SealedSlots | undefined;
+  readonly #pool = new MemoryPool(AHEAD_GET, MAX_POOLED);
   readonly #queue: RequestQueue;
   readonly #jobs = new Map<number, Set<Job>>();
   readonly #readers = new Map<number, ReadAhead>();
@@ -85,7 +96,9 @@ export class Fetcher implements FrameCache {
     this.#store = options.store;
     this.cache = options.cache;
     this.#keepContent = options.keepContent ?? true;
+    this.#sealed = options.sealed;
     this.#queue = new RequestQueue(options.store.location, options);
+    if (options.sealed !== undefined) addFrameCache(options.sealed);
     addFrameCache(this);
   }
 
@@ -107,10 +120,14 @@ export class Fetcher implements FrameCache {
     void this.cache?.touch(this.#used.splice(0));
   }
 
-  /** Makes a frame available to `readFrame` of this thread. Throws what the store throws; 'io' at the deadline. */
-  async fetch(archive: Fetched, offset: number, length: number): Promise<void> {
+  /**
+   * Makes a frame available to `readFrame` of this thread, and soon the blocks after it up to `until`, where the same reader wants them.
+   * Throws what the store throws; 'io' at the deadline.
+   */
+  async fetch(archive: Fetched, offset: number, length: number, until = 0): Promise<void> {
     const range = { from: offset, to: offset + length };
-    const ahead = this.#reader(archive).want(range.from, range.to);
+    const end = Math.max(range.to, until);
+    const ahead = { from: range.to, to: Math.max(end, this.#reader(archive).want(range.from, end).to) };
     for (let attempt = 0; attempt < 3 && !this.#isHere(archive, range); attempt++) {
       const job =
         this.#covering(archive, range) ?? (await this.#ask(archive, range, this.#reach(archive, range, ahead)));
@@ -195,7 +212,7 @@ export class Fetcher implements FrameCache {
     const kept = this.cache?.get(key) ?? null;
     if (kept !== null) return Buffer.from(kept);
     const bytes = await get();
-    void this.cache?.put([{ key, bytes, class: CLASS_KEEP }]);
+    if (checkBlockHash(bytes)) void this.cache?.put([{ key, bytes, class: CLASS_KEEP }]);
     return bytes;
   }
 
@@ -204,7 +221,7 @@ export class Fetcher implements FrameCache {
     for (const { offset, bytes } of frames) keepFetched(archive.handle, offset, bytes);
     const { cache } = this;
     if (cache === null) return;
-    this.#cacheFrames(
+    void this.#cacheFrames(
       archive,
       frames.filter(({ offset, bytes }) => !cache.has(frameKey(archive.id, offset)) && checkBlockHash(bytes)),
     );
@@ -212,6 +229,7 @@ export class Fetcher implements FrameCache {
 
   close(): void {
     removeFrameCache(this);
+    if (this.#sealed !== undefined) removeFrameCache(this.#sealed);
     this.#queue.close();
     if (this.#used.length > 0) void this.cache?.touch(this.#used.splice(0));
   }
@@ -223,8 +241,12 @@ export class Fetcher implements FrameCache {
     void this.cache?.put([{ key, bytes: value, class: CLASS_KEEP }]);
   }
 
-  #isHere({ handle, id }: Fetched, { from, to }: Range): boolean {
-    return isFetched(handle, from, to - from) || (this.cache?.has(frameKey(id, from)) ?? false);
+  #isHere(archive: Fetched, { from, to }: Range): boolean {
+    return (
+      isFetched(archive.handle, from, to - from) ||
+      (this.#sealed?.has(archive, from) ?? false) ||
+      (this.cache?.has(frameKey(archive.id, from)) ?? false)
+    );
   }
 
   #covering({ handle }: Fetched, { from, to }: Range): Job | undefined {
@@ -308,7 +330,9 @@ export class Fetcher implements FrameCache {
   }
 
   #start(archive: Fetched, range: Range, ahead: boolean): Job {
-    const { done, queued } = this.#get(archive, range, ahead);
+    const pooled = archive.kind === KIND_DATA && this.#sealed !== undefined;
+    const length = range.to - range.from;
+    const { done, queued } = this.#get(archive, range, ahead, pooled ? () => this.#pool.take(length) : undefined);
     const job: Job = { archive, ...range, queued, done: Promise.resolve() };
     let jobs = this.#jobs.get(archive.handle);
     if (jobs === undefined) {
@@ -320,8 +344,14 @@ export class Fetcher implements FrameCache {
     return job;
   }
 
-  #get(archive: Fetched, { from, to }: Range, ahead: boolean): { done: Promise<Buffer>; queued: Queued } {
-    return this.#request(() => this.#store.getRange(archive.object, from, to - from), ahead);
+  #get(
+    archive: Fetched,
+    range: Range,
+    ahead: boolean,
+    target?: () => Buffer,
+  ): { done: Promise<Buffer>; queued: Queued } {
+    const { from, to } = range;
+    return this.#request(() => this.#store.getRange(archive.object, from, to - from, target?.()), ahead);
   }
 
   #request<T extends Buffer | { bytes: Buffer }>(
@@ -344,21 +374,33 @@ export class Fetcher implements FrameCache {
     return this.#queue.request(counted, ahead);
   }
 
-  /** Cuts what came into frames. One that is damaged is kept for this thread, so that its reader tells of it, but not cached. */
+  /**
+   * Cuts what came into frames, and makes them known to this thread or, by the shared slots, to all. One that is damaged is kept for this
+   * thread, so that its reader tells of it, but not cached. Shared ones lie in memory that is used again once they are cached.
+   */
   #take(archive: Fetched, from: number, bytes: Buffer): void {
     const sound: { offset: number; bytes: Buffer }[] = [];
+    const sealed = archive.kind === KIND_DATA ? this.#sealed : undefined;
     for (const { offset, length } of framesIn(archive, from, bytes)) {
       const frame = bytes.subarray(offset - from, offset - from + length);
-      keepFetched(archive.handle, offset, frame);
-      if (checkBlockHash(frame)) sound.push({ offset, bytes: frame });
+      const isSound = checkBlockHash(frame);
+      if (isSound) sound.push({ offset, bytes: frame });
       else setTimeout(() => dropFetched(archive.handle, offset), DAMAGE_MS).unref();
+      if (sealed === undefined) keepFetched(archive.handle, offset, frame);
+      else if (!isSound || !sealed.put(archive, offset, frame)) keepFetched(archive.handle, offset, Buffer.from(frame));
     }
-    if (archive.kind !== KIND_DATA || this.#keepContent) this.#cacheFrames(archive, sound);
+    const cached = archive.kind !== KIND_DATA || this.#keepContent ? this.#cacheFrames(archive, sound) : null;
+    if (sealed === undefined) return;
+    const memory = Buffer.from(bytes.buffer, 0, bytes.buffer.byteLength);
+    if (cached === null) this.#pool.give(memory);
+    else void cached.then(() => this.#pool.give(memory));
   }
 
-  #cacheFrames(archive: Fetched, frames: readonly { offset: number; bytes: Buffer }[]): void {
-    if (this.cache === null || frames.length === 0) return;
+  #cacheFrames(archive: Fetched, frames: readonly { offset: number; bytes: Buffer }[]): Promise<void> | null {
+    if (this.cache === null || frames.length === 0) return null;
     const kind = archive.kind === KIND_DATA ? CLASS_BLOCK : CLASS_KEEP;
-    void this.cache.put(frames.map(({ offset, bytes }) => ({ key: frameKey(archive.id, offset), bytes, class: kind })));
+    return this.cache.put(
+      frames.map(({ offset, bytes }) => ({ key: frameKey(archive.id, offset), bytes, class: kind })),
+    );
   }
 }

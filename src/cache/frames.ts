@@ -79,10 +79,10 @@ export function removeFrameCache(cache: FrameCache): void {
 }
 
 /**
- * The frame at `offset`, `length` bytes, still sealed; valid until the next call. Throws Miss when it must be fetched,
- * 'corrupt' when the archive is too short for it, 'io' when its file is gone or cannot be read.
+ * The frame at `offset`, `length` bytes, still sealed; valid until the next call. Throws Miss when it must be fetched (together with what
+ * follows, `until` that offset), 'corrupt' when the archive is too short for it, 'io' when its file is gone or cannot be read.
  */
-export function readFrame(access: ArchiveAccess, offset: number, length: number): Buffer {
+export function readFrame(access: ArchiveAccess, offset: number, length: number, until = 0): Buffer {
   const inside = length > 0 && length <= maxFrameLength('PAGE') && offset >= 0 && offset + length <= access.size;
   if (!inside)
     throw corrupt(`${access.object}: a frame of ${length} bytes at ${offset}, but the archive has ${access.size}`);
@@ -93,7 +93,7 @@ export function readFrame(access: ArchiveAccess, offset: number, length: number)
     const cached = cache.frame(access, offset);
     if (cached?.length === length) return cached;
   }
-  throw missFrame(access.handle, offset, length);
+  throw missFrame(access.handle, offset, length, until);
 }
 
 const POSIX_FADV_WILLNEED = 3;

@@ -30,7 +30,7 @@ export interface ReadAheadOptions {
  * took a quarter longer, and with GETs of 1 MiB a read took 15 % more of the processor. */
 export const AHEAD_OF_CONTENT: ReadAheadOptions = {
   first: 0,
-  begin: 512 * 1024,
+  begin: 2 * 1024 * 1024,
   most: 32 * 1024 * 1024,
   step: 1024 * 1024,
   longStep: 4 * 1024 * 1024,
@@ -80,7 +80,7 @@ export class ReadAhead {
     stream.until = Math.max(stream.until, end);
     // It doubles when half of it was read: what is fetched in vain stays in proportion to what was read.
     if (stream.window < most && stream.at - stream.grown >= stream.window / 2) {
-      stream.window = Math.min(most, stream.window * 2);
+      stream.window = Math.min(most, stream.window * 4);
       stream.grown = stream.at;
     }
     const from = stream.until;

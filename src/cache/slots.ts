@@ -159,6 +159,18 @@ export class BlockSlots {
     return true;
   }
 
+  /** The slot that holds the block, pinned, if it is ready; -1 otherwise. Never waits. */
+  peek(archive: number, block: number): number {
+    const words = this.#words;
+    const set = this.#setOf(archive, block);
+    this.#lock(set);
+    let slot = this.#find(set, archive, block);
+    if (slot >= 0 && Atomics.load(words, this.#wordsOf(slot) + STATE) !== READY) slot = -1;
+    if (slot >= 0) Atomics.add(words, this.#wordsOf(slot) + PINS, 1);
+    this.#unlock(set);
+    return slot;
+  }
+
   /** Whether the block is there or being decoded, as of now. Takes no lock. */
   has(archive: number, block: number): boolean {
     return this.#find(this.#setOf(archive, block), archive, block) >= 0;

@@ -54,9 +54,9 @@ export class CountingStore implements ObjectStore {
     return bytes;
   }
 
-  async getRange(name: string, offset: number, length: number): Promise<Buffer> {
+  async getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer> {
     const call = this.#note('getRange', name);
-    const bytes = await this.inner.getRange(name, offset, length);
+    const bytes = await this.inner.getRange(name, offset, length, target);
     call.bytes = bytes.length;
     return bytes;
   }

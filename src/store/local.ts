@@ -8,6 +8,7 @@ import {
   type ColdState,
   checkObjectName,
   DEFAULT_GET_LIMIT,
+  frontOf,
   isObjectName,
   type Keeping,
   type ObjectInfo,
@@ -67,11 +68,11 @@ export class LocalStore implements ObjectStore {
     });
   }
 
-  async getRange(name: string, offset: number, length: number): Promise<Buffer> {
+  async getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer> {
     return this.#read(name, async (file, size) => {
       // Before the allocation: the length may come from a damaged index.
       if (offset < 0 || length < 0 || offset + length > size) throw this.#short(name, offset + length, size);
-      return this.#exactly({ file, name, offset, length });
+      return this.#exactly({ file, name, offset, length, target });
     });
   }
 
@@ -239,8 +240,14 @@ export class LocalStore implements ObjectStore {
     });
   }
 
-  async #exactly(range: { file: FileHandle; name: string; offset: number; length: number }): Promise<Buffer> {
-    const bytes = Buffer.allocUnsafeSlow(range.length);
+  async #exactly(range: {
+    file: FileHandle;
+    name: string;
+    offset: number;
+    length: number;
+    target?: Buffer | undefined;
+  }): Promise<Buffer> {
+    const bytes = frontOf(range.target, range.length);
     for (let done = 0; done < range.length; ) {
       const { bytesRead } = await range.file.read(bytes, done, range.length - done, range.offset + done);
       if (bytesRead === 0) throw this.#short(range.name, range.offset + range.length, range.offset + done);

@@ -80,8 +80,8 @@ export interface ObjectStore {
   prepare(): Promise<void>;
   /** The whole object; `corrupt` when it is larger than `limit` bytes. */
   get(name: string, limit?: number): Promise<Buffer>;
-  /** Exactly `length` bytes, or `corrupt`. */
-  getRange(name: string, offset: number, length: number): Promise<Buffer>;
+  /** Exactly `length` bytes, or `corrupt`. With `target` they are written to its front, which is also the answer; after an error it may hold anything. */
+  getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer>;
   /** The last `length` bytes (all of a smaller object) and the size of the object. */
   getSuffix(name: string, length: number): Promise<{ bytes: Buffer; size: number }>;
   /** Creates the object; `exists` when there is one of that name, whatever its bytes. */
@@ -117,6 +117,13 @@ export interface ObjectStore {
   unfinished(): AsyncIterable<Unfinished>;
   /** Removes what was left under way; no error when it is gone. False when it stays, as its object is stored and may be made of it. */
   abandon(unfinished: Unfinished): Promise<boolean>;
+}
+
+/** Where an answer of `length` bytes goes. */
+export function frontOf(target: Buffer | undefined, length: number): Buffer {
+  if (target === undefined) return Buffer.allocUnsafeSlow(length);
+  if (target.length < length) throw new RozenError('internal', `a target of ${target.length} bytes for ${length}`);
+  return target.subarray(0, length);
 }
 
 /** Whether objects must be fetched: then it pays to keep what was. */

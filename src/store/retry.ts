@@ -81,8 +81,8 @@ export class RetryStore implements ObjectStore {
     return this.#repeat(name, () => this.inner.get(name, limit));
   }
 
-  getRange(name: string, offset: number, length: number): Promise<Buffer> {
-    return this.#repeat(name, () => this.inner.getRange(name, offset, length));
+  getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer> {
+    return this.#repeat(name, () => this.inner.getRange(name, offset, length, target));
   }
 
   getSuffix(name: string, length: number): Promise<{ bytes: Buffer; size: number }> {

@@ -5,6 +5,7 @@ import {
   type ColdState,
   checkObjectName,
   DEFAULT_GET_LIMIT,
+  frontOf,
   isObjectName,
   type Keeping,
   type ObjectInfo,
@@ -86,7 +87,7 @@ export class S3Store implements ObjectStore {
     });
   }
 
-  async getRange(name: string, offset: number, length: number): Promise<Buffer> {
+  async getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer> {
     checkObjectName(name);
     const expected = offset + length;
     const isSane = offset >= 0 && length >= 0 && Number.isSafeInteger(expected);
@@ -106,7 +107,7 @@ export class S3Store implements ObjectStore {
       const range = parseContentRange(answer.range);
       if (range === null || range.from !== offset) throw drop(answer, this.#wrongRange(name));
       if (range.to !== expected - 1) throw drop(answer, this.#short(name, expected, range.size));
-      return this.#body(answer, name, length);
+      return this.#body(answer, name, length, target);
     });
   }
 
@@ -411,9 +412,9 @@ export class S3Store implements ObjectStore {
   }
 
   /** Exactly `length` bytes of a body, or an error that says how many came. */
-  async #body(answer: S3Answer, name: string, length: number): Promise<Buffer> {
+  async #body(answer: S3Answer, name: string, length: number, target?: Buffer): Promise<Buffer> {
     if (answer.length !== length) throw drop(answer, this.#wrongRange(name));
-    const bytes = Buffer.allocUnsafeSlow(length);
+    const bytes = frontOf(target, length);
     let done = 0;
     for await (const piece of answer.body as AsyncIterable<Buffer>) {
       if (done + piece.length > length) throw drop(answer, this.#nonsense(name, 'sends more than it announced'));

@@ -16,6 +16,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { blake3 } from '../../src/archive/crypto/blake3.ts';
+import { FRAME_OVERHEAD, HASH_SIZE } from '../../src/archive/format.ts';
 import { BlockCache, type CacheItem, cacheFileSize, cachePath, clearCache } from '../../src/cache/block-cache.ts';
 import { type CacheClass, CLASS_BLOCK, CLASS_KEEP, frameKey, objectKey, tailKey } from '../../src/cache/cache-keys.ts';
 
@@ -31,9 +33,17 @@ function open(folder: string, budget = 64 * MIB): { cache: BlockCache; told: str
   return { cache: BlockCache.open({ folder, budget, report: (message) => told.push(message) }), told };
 }
 
+/** As a frame ends with the hash of what is before. */
+function framed(bytes: Buffer): Buffer {
+  bytes.set(blake3(bytes.subarray(0, bytes.length - HASH_SIZE)), bytes.length - HASH_SIZE);
+  return bytes;
+}
+
+const filled = (size: number, n: number): Buffer => framed(Buffer.alloc(size, n));
+
 const item = (n: number, size: number, kind: CacheClass = CLASS_BLOCK): CacheItem => ({
   key: frameKey(id, n * 2 ** 20),
-  bytes: Buffer.alloc(size, n),
+  bytes: filled(size, n),
   class: kind,
 });
 const get = (cache: BlockCache, n: number) => cache.get(frameKey(id, n * 2 ** 20));
@@ -42,12 +52,14 @@ describe('the block cache', () => {
   test('gives back what was put, by any key, after a restart too', async () => {
     const folder = fresh();
     const { cache } = open(folder);
-    const items = [0, 1, 4095, 4096, 262_324, 1_500_000].map((size, n) => item(n, size));
+    const items = [FRAME_OVERHEAD, 4095, 4096, 262_324, 262_325, 1_500_000].map((size, n) => item(n, size));
     const tail: CacheItem = { key: tailKey(id, true), bytes: randomBytes(300), class: CLASS_KEEP };
-    const record: CacheItem = { key: objectKey(id, 'snapshots/x'), bytes: randomBytes(50), class: CLASS_KEEP };
-    await cache.put([...items, tail, record]);
+    const records = [0, 1, 50].map(
+      (size): CacheItem => ({ key: objectKey(id, `snapshots/${size}`), bytes: randomBytes(size), class: CLASS_KEEP }),
+    );
+    await cache.put([...items, tail, ...records]);
     const check = (opened: BlockCache): void => {
-      for (const { key, bytes } of [...items, tail, record]) expect(opened.get(key)?.equals(bytes)).toBe(true);
+      for (const { key, bytes } of [...items, tail, ...records]) expect(opened.get(key)?.equals(bytes)).toBe(true);
       expect(opened.get(tailKey(id, false))).toBeNull();
       expect(opened.has(frameKey(id, 2 ** 40))).toBe(false);
       expect(opened.has(items[4]!.key)).toBe(true);
@@ -57,7 +69,7 @@ describe('the block cache', () => {
     const again = open(folder).cache;
     check(again);
     const { blocks, tails, objects, pages } = again.inventory();
-    expect([blocks.count, tails.count, objects.count, pages.count]).toEqual([6, 1, 1, 0]);
+    expect([blocks.count, tails.count, objects.count, pages.count]).toEqual([6, 1, 3, 0]);
     expect(statSync(join(cachePath(folder), 'data.mdb')).mode & 0o777).toBe(0o600);
     await again.close();
     clearCache(folder);
@@ -114,22 +126,26 @@ describe('the block cache', () => {
     await cache.close();
   });
 
-  test('never gives a damaged value, and takes it anew', async () => {
+  test.each([
+    ['a frame', frameKey(id, 7), 50_010],
+    ['the hash of a frame', frameKey(id, 7), 200_000 - 5],
+    ['a tail', tailKey(id, true), 50_010],
+  ])('never gives a damaged value (%s), and takes it anew', async (_, key, where) => {
     const folder = fresh();
     const first = open(folder).cache;
-    const value: CacheItem = { key: frameKey(id, 7), bytes: Buffer.from(randomBytes(200_000)), class: CLASS_BLOCK };
+    const value: CacheItem = { key, bytes: framed(Buffer.from(randomBytes(200_000))), class: CLASS_BLOCK };
     await first.put([value, item(9, 5000)]);
     await first.close();
     const file = join(cachePath(folder), 'data.mdb');
-    const at = readFileSync(file).indexOf(value.bytes.subarray(50_000, 50_040));
+    const at = readFileSync(file).indexOf(value.bytes.subarray(where - 20, where + 1));
     const fd = openSync(file, 'r+');
-    writeSync(fd, Buffer.from([value.bytes[50_010]! ^ 1]), 0, 1, at + 10);
+    writeSync(fd, Buffer.from([value.bytes[where]! ^ 1]), 0, 1, at + 20);
     closeSync(fd);
     const { cache, told } = open(folder);
     expect(cache.get(value.key)).toBeNull();
     expect(cache.has(value.key)).toBe(false);
     expect(told.join()).toMatch(/damaged/);
-    expect(get(cache, 9)?.equals(Buffer.alloc(5000, 9))).toBe(true);
+    expect(get(cache, 9)?.equals(filled(5000, 9))).toBe(true);
     await cache.put([value]);
     expect(cache.get(value.key)?.equals(value.bytes)).toBe(true);
     await cache.close();
@@ -154,12 +170,12 @@ describe('the block cache', () => {
       spoil(join(cachePath(folder), 'data.mdb'));
       const { cache } = open(folder);
       const found = get(cache, 1);
-      if (found !== null) expect(found.equals(Buffer.alloc(100_000, 1))).toBe(true);
+      if (found !== null) expect(found.equals(filled(100_000, 1))).toBe(true);
       await cache.put([item(2, 1000)]);
       await cache.close();
       const again = open(folder).cache;
       await again.put([item(3, 1000)]);
-      expect(get(again, 3)?.equals(Buffer.alloc(1000, 3))).toBe(true);
+      expect(get(again, 3)?.equals(filled(1000, 3))).toBe(true);
       await again.close();
     }
   });
@@ -193,7 +209,7 @@ describe('several processes', () => {
       }
       for (let n = 0; n < 20; n++) {
         const found = get(cache, round * 100 + n);
-        if (found !== null) expect(found.equals(Buffer.alloc(100_000, round * 100 + n))).toBe(true);
+        if (found !== null) expect(found.equals(filled(100_000, round * 100 + n))).toBe(true);
       }
       const { blocks } = cache.totals();
       const counted = cache.inventory().blocks;

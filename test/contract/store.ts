@@ -90,6 +90,9 @@ export function storeContract(name: string, makeStore: () => Promise<ObjectStore
       await store.put('r', Buffer.from('0123456789'));
       expect((await store.getRange('r', 0, 10)).toString()).toBe('0123456789');
       expect((await store.getRange('r', 3, 4)).toString()).toBe('3456');
+      const target = Buffer.from('abcdefgh');
+      const given = await store.getRange('r', 3, 4, target);
+      expect([given.toString(), given.buffer, target.toString()]).toEqual(['3456', target.buffer, '3456efgh']);
       expect((await store.getRange('r', 9, 1)).toString()).toBe('9');
       expect((await store.getRange('r', 4, 0)).length).toBe(0);
       await expectCode(store.getRange('r', 9, 2), 'corrupt');

@@ -29,9 +29,9 @@ export class RemoteStore extends CountingStore {
     return this.#answer(() => super.get(name, limit));
   }
 
-  override getRange(name: string, offset: number, length: number): Promise<Buffer> {
+  override getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer> {
     return this.#answer(async () => {
-      const bytes = await super.getRange(name, offset, length);
+      const bytes = await super.getRange(name, offset, length, target);
       this.tamper(name, offset, bytes);
       return bytes;
     });

@@ -9,8 +9,10 @@ import type { ReaderThread, Vfs } from '../vfs.ts';
 export const CONTROL = {
   STATE: 0,
   FD: 1,
-  /** Number of the reader that waits for the kernel, plus 1; 0 when none does. */
+  /** See lead.ts. */
   LEAD: 2,
+  /** Readers that sleep until they get the lead. */
+  IDLE: 3,
   /** From here two words per reader: the `unique` of the request it works on, 0 when none. For readers that die. */
   UNIQUE: 4,
 } as const;
@@ -19,6 +21,8 @@ export const STATE = { WAIT: 0, GO: 1, STOP: 2 } as const;
 
 export interface ReaderData {
   control: Int32Array;
+  /** See late.ts. */
+  late: SharedArrayBuffer;
   worker: number;
   init: unknown;
   map: OwnerMap;

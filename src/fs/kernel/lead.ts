@@ -8,7 +8,9 @@
  * reads at random, one read after the other, gets 16 % more of them when the lead stays where it is.
  */
 import { libc } from '../../posix/libc.ts';
+import type { Request } from '../protocol/request.ts';
 import { CONTROL, STATE } from './channel.ts';
+import type { LateRequests } from './late.ts';
 
 /**
  * How often an empty queue is looked at before the leader sleeps; 0.4 µs each. With 24 of them `find` over 75,000 entries took 0.9
@@ -22,9 +24,33 @@ const PAUSE = 32;
 const CROWDED = 64;
 const POLLIN = 1;
 
+/**
+ * The word CONTROL.LEAD: in its low bits the number of the reader that has the lead, plus 1, 0 when none has; above them a count of late
+ * requests, so that a reader that is about to sleep does not sleep over one.
+ */
+const HOLDER = 0xff;
+const ONE_LATE = HOLDER + 1;
+
+/** What a reader does next. */
+export const TURN = { END: 0, LEAD: 1, LATE: 2 } as const;
+
+/** Takes the lead from a reader that has died. */
+export function releaseLead(control: Int32Array, worker: number): void {
+  if ((Atomics.load(control, CONTROL.LEAD) & HOLDER) !== worker + 1) return;
+  Atomics.and(control, CONTROL.LEAD, ~HOLDER);
+  Atomics.notify(control, CONTROL.LEAD);
+}
+
+/** Wakes a reader for a request that was put among the late ones. */
+export function tellLate(control: Int32Array): void {
+  Atomics.add(control, CONTROL.LEAD, ONE_LATE);
+  Atomics.notify(control, CONTROL.LEAD, 1);
+}
+
 export class Lead {
   private held = false;
   private readonly control: Int32Array;
+  private readonly late: LateRequests;
   private readonly me: number;
   private readonly pollfd = Buffer.from(new ArrayBuffer(8));
   private readonly poll = libc().poll;
@@ -34,35 +60,43 @@ export class Lead {
   /** Working on a request without having passed the lead on. */
   private alone = false;
 
-  constructor(control: Int32Array, worker: number, fd: number) {
+  constructor(control: Int32Array, late: LateRequests, worker: number, fd: number) {
     this.control = control;
+    this.late = late;
     this.me = worker + 1;
     this.pollfd.writeInt32LE(fd, 0);
     this.pollfd.writeInt16LE(POLLIN, 4);
   }
 
-  /** Waits until this reader has the lead. False when the mount has ended. */
-  take(): boolean {
+  /** Waits until this reader has the lead, or there is a late request, which is then in `request`; END when the mount has ended. */
+  take(request: Request): number {
     const control = this.control;
     while (!this.held) {
-      const holder = Atomics.compareExchange(control, CONTROL.LEAD, 0, this.me);
-      if (holder === 0) this.held = true;
-      else if (Atomics.load(control, CONTROL.STATE) === STATE.GO) Atomics.wait(control, CONTROL.LEAD, holder);
-      else return false;
+      if (this.late.pop(request)) return TURN.LATE;
+      const word = Atomics.load(control, CONTROL.LEAD);
+      if (Atomics.load(control, CONTROL.STATE) !== STATE.GO) return TURN.END;
+      if ((word & HOLDER) === 0) {
+        this.held = Atomics.compareExchange(control, CONTROL.LEAD, word, word | this.me) === word;
+        continue;
+      }
+      Atomics.add(control, CONTROL.IDLE, 1);
+      Atomics.wait(control, CONTROL.LEAD, word);
+      Atomics.sub(control, CONTROL.IDLE, 1);
     }
-    return Atomics.load(control, CONTROL.STATE) === STATE.GO;
+    return Atomics.load(control, CONTROL.STATE) === STATE.GO ? TURN.LEAD : TURN.END;
   }
 
   /** Lets another reader wait for the kernel. Costs nothing when the lead is already gone. */
   pass(): void {
     if (!this.held) return;
     this.held = false;
-    Atomics.store(this.control, CONTROL.LEAD, 0);
+    Atomics.and(this.control, CONTROL.LEAD, ~HOLDER);
     Atomics.notify(this.control, CONTROL.LEAD, 1);
   }
 
   /** Work of a fraction of a millisecond begins. */
   work(): void {
+    if (!this.held) return;
     if (this.crowded === 0 && !this.more()) {
       this.alone = true;
       return;
@@ -102,7 +136,7 @@ export class Lead {
   end(): void {
     this.held = false;
     Atomics.store(this.control, CONTROL.STATE, STATE.STOP);
-    Atomics.store(this.control, CONTROL.LEAD, 0);
+    Atomics.and(this.control, CONTROL.LEAD, ~HOLDER);
     Atomics.notify(this.control, CONTROL.LEAD);
   }
 }

@@ -15,7 +15,8 @@ import { Request } from '../protocol/request.ts';
 import { describeReply, describeRequest } from '../protocol/trace.ts';
 import type { Vfs } from '../vfs.ts';
 import { CONTROL, type ReaderData, type ReaderMessage, STATE, send, type VfsModule } from './channel.ts';
-import { Lead } from './lead.ts';
+import { LateRequests } from './late.ts';
+import { Lead, TURN } from './lead.ts';
 import type { ReaderStart } from './prepare.ts';
 
 /** What reading the device may give without an end of the mount: the request was interrupted before we got it. */
@@ -36,21 +37,24 @@ function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
   const request = new Request();
   const reply = new Reply(data.map);
   for (;;) {
-    if (!lead.take()) return;
-    lead.spin();
-    try {
-      request.length = readSync(fd, request.bytes, 0, request.bytes.length, null);
-    } catch (error) {
-      if (GO_ON.has((error as NodeJS.ErrnoException).code ?? '')) continue;
-      return lead.end();
+    const turn = lead.take(request);
+    if (turn === TURN.END) return;
+    if (turn === TURN.LEAD) {
+      lead.spin();
+      try {
+        request.length = readSync(fd, request.bytes, 0, request.bytes.length, null);
+      } catch (error) {
+        if (GO_ON.has((error as NodeJS.ErrnoException).code ?? '')) continue;
+        return lead.end();
+      }
+      // End of file: the connection is gone.
+      if (request.length === 0) return lead.end();
     }
-    // End of file: the connection is gone.
-    if (request.length === 0) return lead.end();
     control[at] = request.words[IN_HEADER.UNIQUE]!;
     control[at + 1] = request.words[IN_HEADER.UNIQUE + 1]!;
     const large = request.opcode === OPCODE.READ && request.words[IN.READ.LENGTH]! > LARGE_READ;
     if (large) lead.work();
-    else if (lead.more()) lead.pass();
+    else if (turn === TURN.LEAD && lead.more()) lead.pass();
     try {
       vfs.pump();
       dispatch(request, vfs, reply);
@@ -89,7 +93,7 @@ if (parentPort !== null && workerData !== null && 'module' in workerData) {
   Atomics.wait(data.control, CONTROL.STATE, STATE.WAIT);
   if (Atomics.load(data.control, CONTROL.STATE) === STATE.GO) {
     const fd = Atomics.load(data.control, CONTROL.FD);
-    lead = new Lead(data.control, data.worker, fd);
+    lead = new Lead(data.control, new LateRequests(data.late), data.worker, fd);
     serve(data, fd, vfs, lead);
   }
   // Ends this thread only, whatever the vfs has left open.

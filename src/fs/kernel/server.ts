@@ -13,7 +13,7 @@ import { Miss } from '../../cache/miss.ts';
 import { RozenError } from '../../errors.ts';
 import { EINTR, EIO, libc } from '../../posix/libc.ts';
 import { stopThread, threadLoads } from '../../posix/thread.ts';
-import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN } from '../protocol/abi.ts';
+import { get64, IN, IN_HEADER, KERNEL_MINOR_MIN, OPCODE } from '../protocol/abi.ts';
 import { describeProblem, dispatch, fail } from '../protocol/dispatch.ts';
 import { answerInit } from '../protocol/init.ts';
 import { invalidateEntry, invalidateInode } from '../protocol/notify.ts';
@@ -25,6 +25,8 @@ import type { Invalidation, VfsHost } from '../vfs.ts';
 import { CONTROL, type ReaderData, type ReaderMessage, STATE, send } from './channel.ts';
 import { detachByFusermount, findFusermount } from './fusermount.ts';
 import { describeHolders, findHolders } from './holders.ts';
+import { createLateMemory, LateRequests } from './late.ts';
+import { releaseLead, tellLate } from './lead.ts';
 import { mount, prepareMountpoint } from './mount.ts';
 import { mountedAt } from './mount-table.ts';
 import { prepareReader } from './prepare.ts';
@@ -41,6 +43,9 @@ export interface ServeOptions extends MountOrder {
 const READ_AHEAD_KB = 1024;
 /** How often one request may meet a miss before it is given up: each attempt needs one more page or block at most. */
 const MAX_ATTEMPTS = 4096;
+/** A read of 1 MiB wants five blocks, each of which may be missing. */
+const MAX_HANDED = 8;
+const HANDED_KEPT = 256;
 /** Readers that die (out of memory) are replaced, this many within a minute at most: beyond that nothing would be answered. */
 const MAX_RESTARTS = 8;
 const RESTARTS_MS = 60_000;
@@ -60,6 +65,10 @@ class Server implements MountServer {
   private readonly options: ServeOptions;
   private readonly host: VfsHost;
   private readonly control = new Int32Array(new SharedArrayBuffer((CONTROL.UNIQUE + 2 * MAX_READERS) * 4));
+  private readonly lateMemory = createLateMemory();
+  private readonly late = new LateRequests(this.lateMemory);
+  /** How often requests were handed back to the readers; of those that met another miss. */
+  private readonly handed = new Map<number, number>();
   private readonly readers = new Set<Worker>();
   private readonly waiting = new Map<number, Waiting>();
   /** INTERRUPTs may overtake the request they mean, as two readers post them. */
@@ -136,6 +145,7 @@ class Server implements MountServer {
     const { init, transfer } = this.host.workerInit(worker);
     const data: ReaderData = {
       control: this.control,
+      late: this.lateMemory,
       worker,
       init,
       map: this.options.map ?? {},
@@ -166,8 +176,7 @@ class Server implements MountServer {
     const state = Atomics.load(this.control, CONTROL.STATE);
     if (state === STATE.WAIT || this.fd < 0) return;
     this.answerForTheDead(worker);
-    Atomics.compareExchange(this.control, CONTROL.LEAD, worker + 1, 0);
-    Atomics.notify(this.control, CONTROL.LEAD);
+    releaseLead(this.control, worker);
     this.restarts = this.restarts.filter((time) => performance.now() - time < RESTARTS_MS);
     if (state === STATE.GO && this.restarts.length < MAX_RESTARTS) {
       this.restarts.push(performance.now());
@@ -241,8 +250,10 @@ class Server implements MountServer {
           if (reply.problem !== undefined) this.reportProblem(reply.problem);
           this.sendLate(waiting);
         } catch (error) {
-          if (error instanceof Miss && attempt < MAX_ATTEMPTS) await host.resolve(error);
-          else throw error instanceof Miss ? new RozenError('internal', 'fetching makes no progress') : error;
+          if (error instanceof Miss && attempt < MAX_ATTEMPTS) {
+            await host.resolve(error);
+            if (!waiting.answered && this.handBack(unique, raw)) return;
+          } else throw error instanceof Miss ? new RozenError('internal', 'fetching makes no progress') : error;
         }
       }
     } catch (error) {
@@ -255,6 +266,22 @@ class Server implements MountServer {
     } finally {
       this.waiting.delete(unique);
     }
+  }
+
+  /**
+   * What a read lacked is here now: a reader that sleeps answers it, as deciphering and decoding in this thread would keep it from
+   * fetching (a bucket's content read in order: 230 MB/s instead of 170). False when none sleeps, or this has happened too often.
+   */
+  private handBack(unique: number, raw: Uint8Array): boolean {
+    const times = this.handed.get(unique) ?? 0;
+    this.handed.delete(unique);
+    if (times >= MAX_HANDED || Atomics.load(this.control, CONTROL.IDLE) <= 0) return false;
+    this.request.load(raw);
+    if (this.request.opcode !== OPCODE.READ || !this.late.push(raw)) return false;
+    this.handed.set(unique, times + 1);
+    if (this.handed.size > HANDED_KEPT) this.handed.delete(this.handed.keys().next().value!);
+    tellLate(this.control);
+    return true;
   }
 
   private sendLate(waiting: Waiting): void {

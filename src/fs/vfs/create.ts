@@ -1,5 +1,7 @@
 /** The filesystem of a reader thread: what the main thread has opened, and nothing that needs a key envelope or a store. */
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { addFrameCache } from '../../cache/frames.ts';
+import { SealedSlots } from '../../cache/sealed-slots.ts';
 import type { ReaderThread, Vfs } from '../vfs.ts';
 import { Board, COUNT } from './board.ts';
 import type { FromReader, HostMessage, VfsInit } from './messages.ts';
@@ -10,9 +12,11 @@ const REPEAT_MS = 1000;
 
 /** `init` is what `MountHost.workerInit` made. */
 export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vfs> {
-  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives, cache, remote } = init as VfsInit;
+  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives, cache, sealed, remote } =
+    init as VfsInit;
   const post = (message: FromReader): void => port.postMessage(message);
   const report = reporter(post);
+  if (sealed !== null) addFrameCache(new SealedSlots(sealed));
   if (cache !== null) {
     const { readCacheHere } = await import('../../cache/reader-cache.ts');
     const counters = new Board(board, thread.worker + 1);

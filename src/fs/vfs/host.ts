@@ -10,6 +10,7 @@ import type { BlockCache } from '../../cache/block-cache.ts';
 import { type FetchCounters, Fetcher } from '../../cache/fetcher.ts';
 import { Miss } from '../../cache/miss.ts';
 import { PageCache } from '../../cache/pages.ts';
+import { createSealedMemory, SealedSlots } from '../../cache/sealed-slots.ts';
 import { BlockSlots, createSlotMemory, type SlotCounters, type SlotMemory } from '../../cache/slots.ts';
 import { entryUrl } from '../../entries.ts';
 import { RozenError } from '../../errors.ts';
@@ -81,6 +82,7 @@ export class MountHost implements VfsHost {
   readonly #list: SnapshotList;
   readonly #table: SlotTable;
   readonly #slots: SlotMemory;
+  readonly #sealed: SlotMemory | null;
   readonly #boardMemory = createBoardMemory();
   readonly #board: Board;
   readonly #own: SnapshotVfs;
@@ -101,7 +103,9 @@ export class MountHost implements VfsHost {
     const { store, repository } = options;
     this.#options = options;
     const { cache = null, deadlineMs } = options;
-    this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs }) : null;
+    this.#sealed = isRemote(store) ? createSealedMemory() : null;
+    const sealed = this.#sealed === null ? undefined : new SealedSlots(this.#sealed);
+    this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs, sealed }) : null;
     this.#cold = new ColdArchives(store, repository.forwards);
     this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.#fetcher });
     const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);
@@ -178,6 +182,7 @@ export class MountHost implements VfsHost {
       snapshots: [...this.#opened.values()],
       archives: [...this.#posted.values()].map(({ scope, row, access }) => ({ scope, row, access })),
       cache: this.#fetcher?.cache?.folder ?? null,
+      sealed: this.#sealed,
       remote: this.#fetcher !== null,
     };
     return { init, transfer: [port2] };
@@ -204,12 +209,12 @@ export class MountHost implements VfsHost {
     }
     const { target } = miss;
     if (target.kind === 'frame') {
-      const { handle, offset, length } = target;
+      const { handle, offset, length, until } = target;
       this.#cold.check(handle);
       await this.#once(`frame ${handle}:${offset}`, async () => {
         if (this.#archives.hasMoved(handle)) return this.#reopen(handle);
         try {
-          await this.#fetch(handle, offset, length);
+          await this.#fetch(handle, offset, length, until);
         } catch (error) {
           if (!(error instanceof ArchiveMoved)) throw error;
           await this.#reopen(handle);
@@ -361,9 +366,9 @@ export class MountHost implements VfsHost {
   }
 
   /** Frozen content is refused at once, and tried again after a moment: all of its archive, so it is not remembered for the frame. */
-  async #fetch(handle: number, offset: number, length: number): Promise<void> {
+  async #fetch(handle: number, offset: number, length: number, until?: number): Promise<void> {
     try {
-      await this.#archives.fetch(handle, offset, length);
+      await this.#archives.fetch(handle, offset, length, until);
     } catch (error) {
       if (!(error instanceof RozenError) || error.code !== 'frozen') throw error;
       this.report(error.message);

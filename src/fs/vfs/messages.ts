@@ -52,6 +52,8 @@ export interface VfsInit {
   archives: { scope: string; row: number; access: ArchiveAccess }[];
   /** Folder of the block cache, which readers look into themselves; null when the archives are read in place, or nothing is cached. */
   cache: string | null;
+  /** What the main thread has fetched lately; null when the archives are read in place. */
+  sealed: SlotMemory | null;
   /** Archives may lie in cold storage. */
   remote: boolean;
 }

@@ -27,8 +27,8 @@ class ColdStore extends RemoteStore {
       : { ...state, storageClass: 'GLACIER', state: name.startsWith('data/') ? this.state : 'hot' };
   }
 
-  override async getRange(name: string, offset: number, length: number): Promise<Buffer> {
-    const bytes = await super.getRange(name, offset, length);
+  override async getRange(name: string, offset: number, length: number, target?: Buffer): Promise<Buffer> {
+    const bytes = await super.getRange(name, offset, length, target);
     if (this.state !== 'hot' && name.startsWith('data/'))
       throw new RozenError('frozen', `${name} lies in cold storage`);
     return bytes;
