@@ -13,6 +13,8 @@ const ENTRIES = ['cli/main', 'cli/mount-helper-main', ...Object.values(STARTED).
 const FILES = {
   // All that must be there before a mount's process is started.
   begin: ['cli/main', 'cli/mount-launch', 'cli/mount-child'],
+  // What asks a bucket, before the rest of a mount is loaded.
+  store: ['cli/mount-store'],
   // What the threads of a mount run.
   read: ['fs/kernel/reader', 'fs/vfs/create'],
   // What its process needs beside that.
@@ -24,8 +26,8 @@ const FILES = {
 /** What both sides need goes to the smallest. */
 function files(graph) {
   const found = Object.entries(FILES).map(([name, begins]) => ({ name, modules: importsOf(begins, graph) }));
-  const [begin, read, serve, command] = found.map(({ modules }) => modules);
-  for (const id of command) if (read.has(id) || serve.has(id)) begin.add(id);
+  const [begin, store, read, serve, command] = found.map(({ modules }) => modules);
+  for (const id of command) if (store.has(id) || read.has(id) || serve.has(id)) begin.add(id);
   return found;
 }
 

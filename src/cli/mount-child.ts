@@ -6,11 +6,13 @@ import { closeSync, readFileSync, writeSync } from 'node:fs';
 import module from 'node:module';
 import { entryUrl } from '../entries.ts';
 import { prepareReader } from '../fs/kernel/prepare.ts';
+import type { ObjectStore } from '../store/object-store.ts';
 import { asRozenError, errorStack } from './failure.ts';
-import { type MountAnswer, type MountRequest, REQUEST_END } from './mount-request.ts';
+import { BUCKET, type MountAnswer, type MountRequest, REQUEST_END } from './mount-request.ts';
 
 // Before all else is loaded: a thread takes longer to start than the rest.
-const ahead = [prepareReader(entryUrl('vfs'))];
+const isBucket = process.argv.includes(BUCKET);
+const ahead = [prepareReader(entryUrl('vfs'), isBucket)];
 
 const REQUEST_FD = 0;
 const ANSWER_FD = 3;
@@ -47,10 +49,17 @@ process.on('uncaughtException', (error) => {
 });
 
 try {
+  let request: MountRequest | undefined;
+  let store: ObjectStore | undefined;
+  if (isBucket) {
+    request = readRequest();
+    // Measured with 50 ms for each request: 40 ms less from the command to the first `ls`.
+    store = await (await import('./mount-store.ts')).askBucketFirst(request);
+  }
   // While the parent may still be asking for a passphrase, everything is loaded.
   const { startMount } = await import('./mount-server.ts');
-  const request = readRequest();
-  const server = await startMount(request, ahead);
+  request ??= readRequest();
+  const server = await startMount(request, { ahead, store });
   process.title = `rozen mount ${server.mountpoint}`;
   process.chdir('/');
   const stop = (): void => {

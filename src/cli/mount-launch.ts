@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { entryUrl } from '../entries.ts';
 import { stateHome } from '../repository/paths.ts';
+import { isS3Location } from '../store/location.ts';
+import { BUCKET } from './mount-request.ts';
 
 /** The process that will serve a mount, loading its modules while the command line is still being read. */
 export interface Launched {
@@ -15,6 +17,14 @@ let launched: Launched | null = null;
 
 /** `ps` shows `rozen mount DIR` in the memory of the process's arguments: no more fits than they are long. */
 const TITLE_ROOM = ' '.repeat(512);
+
+/** Whether the request will be there at once, as nobody has to type a passphrase, and be for a bucket. A wrong guess costs time only. */
+function isBucketAtOnce(): boolean {
+  const { ROZEN_REPOSITORY = '', ROZEN_IDENTITY_FILE } = process.env;
+  const words = process.argv.slice(2);
+  const hasIdentity = ROZEN_IDENTITY_FILE !== undefined || words.some((word) => word.startsWith('--identity'));
+  return hasIdentity && [ROZEN_REPOSITORY, ...words].some((word) => isS3Location(word.replace(/^--repository=/, '')));
+}
 
 /**
  * Starts the process behind a mount, once. It does nothing but load until it gets its request on stdin, and ends when
@@ -29,7 +39,8 @@ export function launch(): Launched {
   const log = openSync(logPath, 'a', 0o600);
   // The secrets of this process's environment are not the child's: what it needs comes through the pipe.
   const { ROZEN_PASSWORD: _password, ROZEN_PASSWORD_COMMAND: _command, ...env } = process.env;
-  const child = spawn(process.execPath, [fileURLToPath(entryUrl('mountChild')), TITLE_ROOM], {
+  const hints = isBucketAtOnce() ? [BUCKET] : [];
+  const child = spawn(process.execPath, [fileURLToPath(entryUrl('mountChild')), ...hints, TITLE_ROOM], {
     argv0: 'rozen',
     detached: true,
     env,

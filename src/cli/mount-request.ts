@@ -31,3 +31,6 @@ export type MountAnswer =
 
 /** The request came whole: a parent that died in between must not leave a child that guesses. */
 export const REQUEST_END = '\n';
+
+/** The first argument of that process when its request will come at once and be for a bucket. */
+export const BUCKET = 'bucket';

@@ -8,20 +8,19 @@ import type { SnapshotFacts } from '../fs/vfs/catalogue.ts';
 import { type MountHost, openVfsHost, type VfsHostOptions } from '../fs/vfs/host.ts';
 import { stopThread } from '../posix/thread.ts';
 import { checkFingerprints, parseIdentityFile } from '../repository/identity-file.ts';
-import { SNAPSHOTS_PREFIX } from '../repository/names.ts';
 import { type Credentials, type EarlyOpening, openRepositoryEarly } from '../repository/open.ts';
 import { cacheHome, stateHome } from '../repository/paths.ts';
 import type { Repository } from '../repository/repository.ts';
-import { listAhead } from '../store/list-ahead.ts';
-import { isRemote } from '../store/object-store.ts';
-import { openStore } from '../store/open.ts';
+import type { ObjectStore } from '../store/object-store.ts';
 import type { MountRequest } from './mount-request.ts';
+import { openMountStore } from './mount-store.ts';
 
 /** Opens the repository and serves it; resolves when the folder is there. Both the foreground command and the background process run this. */
-export async function startMount(request: MountRequest, ahead: Worker[] = []): Promise<MountServer> {
-  const place = await openStore(request.location, request.s3);
-  // The first answer of a remote store takes as long as the cache needs to be opened.
-  const store = isRemote(place) ? listAhead(place, SNAPSHOTS_PREFIX) : place;
+export async function startMount(
+  request: MountRequest,
+  { store: opened, ahead = [] }: { store?: ObjectStore | undefined; ahead?: Worker[] } = {},
+): Promise<MountServer> {
+  const store = opened ?? (await openMountStore(request));
   const { key } = request;
   const file = key?.kind === 'identity' ? parseIdentityFile(Buffer.from(key.text), key.path) : null;
   const cache = await openCache(store, {

@@ -186,6 +186,7 @@ export class S3Store implements ObjectStore {
     return this.#call(name, async (api, key) => {
       try {
         const head = await api.head(key);
+        this.#bucketSeen = true;
         if (!Number.isSafeInteger(head.size)) throw this.#nonsense(name, 'gives no size');
         return head;
       } catch (error) {
@@ -250,6 +251,7 @@ export class S3Store implements ObjectStore {
     do {
       const after = token === undefined && last !== '' ? root + last : undefined;
       const page = await this.#call('', (api) => api.list({ prefix: root + prefix, after, token }));
+      this.#bucketSeen = true;
       for (const { key, size, modified, storageClass } of page.objects) {
         const name = key.slice(root.length);
         if (!key.startsWith(root + prefix) || !Number.isSafeInteger(size))

@@ -33,6 +33,8 @@ export interface ReaderData {
 export type ReaderMessage = Uint8Array | { kind: 'problem'; text: string } | { kind: 'interrupt'; raw: Uint8Array };
 
 export interface VfsModule {
+  /** Loads what a Vfs needs whose content is fetched: ahead of `createVfs`, while the thread waits for its data. */
+  loadForFetching?(): Promise<unknown>;
   createVfs(init: unknown, thread: ReaderThread): Vfs | Promise<Vfs>;
 }
 

@@ -82,8 +82,10 @@ function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
 if (parentPort !== null && workerData !== null && 'module' in workerData) {
   const port = parentPort;
   const received = new Promise<ReaderData>((resolve) => port.once('message', resolve));
-  const module = (await import((workerData as ReaderStart).module)) as VfsModule;
+  const start = workerData as ReaderStart;
+  const module = (await import(start.module)) as VfsModule;
   libc();
+  if (start.fetches) await module.loadForFetching?.();
   threadLoaded();
   const data = await received;
   let lead: Lead | null = null;
