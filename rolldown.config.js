@@ -50,6 +50,7 @@ let chosen;
 export default defineConfig({
   input: Object.fromEntries(ENTRIES.map((name) => [name, built(name)])),
   platform: 'node',
+  resolve: { mainFields: ['module', 'main'] },
   preserveEntrySignatures: 'allow-extension',
   // The catalogue of commands loads lazily what others load anyway.
   checks: { ineffectiveDynamicImport: false },
