@@ -27,8 +27,11 @@ function detach(request: Request): Uint8Array<ArrayBuffer> {
   return new Uint8Array(request.bytes.subarray(0, request.length));
 }
 
-/** A read of more than this is written in more time than it takes to wake another reader. */
-const LARGE_READ = 64 << 10;
+/**
+ * A read of more than this is written in more time than it takes to wake another reader. One of 128 KiB, all that the kernel asks of an
+ * unprivileged mount, often is not: 1 GiB of programs in 1.25 s instead of 1.30 s when only a decoding passes the lead on.
+ */
+const LARGE_READ = 192 << 10;
 
 function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
   const post = (message: ReaderMessage): void => parentPort!.postMessage(message);
