@@ -89,6 +89,8 @@ export class Fetcher implements FrameCache {
   readonly #queue: RequestQueue;
   readonly #jobs = new Map<number, Set<Job>>();
   readonly #readers = new Map<number, ReadAhead>();
+  /** Frames on their way by themselves, by handle and offset. */
+  readonly #lone = new Map<string, Promise<void>>();
   #wanted: Wanted[] = [];
   #used: Buffer[] = [];
 
@@ -146,9 +148,28 @@ export class Fetcher implements FrameCache {
       }
     }
     this.#ahead(archive, ahead, AHEAD_GET);
-    if (this.#isHere(archive, range)) return;
-    // It lies in a range that does not fall into whole frames: alone then, whatever it is.
-    keepFetched(archive.handle, offset, await this.#get(archive, range, false).done);
+    if (!this.#isHere(archive, range)) await this.#alone(archive, range);
+  }
+
+  /**
+   * What came damaged, maybe on its way, or in a range that does not fall into whole frames: once more by itself, and kept for this
+   * thread whatever it is, so that its reader tells of damage.
+   */
+  #alone(archive: Fetched, range: Range): Promise<void> {
+    const key = `${archive.handle}:${range.from}`;
+    let fetching = this.#lone.get(key);
+    if (fetching === undefined) {
+      const take = (bytes: Buffer): void => {
+        keepFetched(archive.handle, range.from, bytes);
+        if (checkBlockHash(bytes)) void this.#cacheFrames(archive, [{ offset: range.from, bytes }]);
+        else setTimeout(() => dropFetched(archive.handle, range.from), DAMAGE_MS).unref();
+      };
+      fetching = this.#get(archive, range, false)
+        .done.then(take)
+        .finally(() => this.#lone.delete(key));
+      this.#lone.set(key, fetching);
+    }
+    return fetching;
   }
 
   /** A reader is at this place of an archive, and has it already. */
@@ -195,13 +216,15 @@ export class Fetcher implements FrameCache {
       }
     }
     let tail: { bytes: Buffer; size: number } | null = null;
-    const opened = await open({
-      read: (offset, length) => this.read(object, offset, length),
-      suffix: async (length) => {
-        tail = await this.#request(() => this.#store.getSuffix(object, length)).done;
-        return tail;
-      },
-    });
+    const opened = await onceMore(() =>
+      open({
+        read: (offset, length) => this.read(object, offset, length),
+        suffix: async (length) => {
+          tail = await this.#request(() => this.#store.getSuffix(object, length)).done;
+          return tail;
+        },
+      }),
+    );
     if (tail !== null) this.#keepTail(key, tail);
     return opened;
   }
@@ -211,7 +234,7 @@ export class Fetcher implements FrameCache {
     const key = frameKey(id, 0);
     const kept = this.cache?.get(key) ?? null;
     if (kept !== null) return Buffer.from(kept);
-    const bytes = await get();
+    const bytes = await onceMore(get);
     if (checkBlockHash(bytes)) void this.cache?.put([{ key, bytes, class: CLASS_KEEP }]);
     return bytes;
   }
@@ -375,21 +398,20 @@ export class Fetcher implements FrameCache {
   }
 
   /**
-   * Cuts what came into frames, and makes them known to this thread or, by the shared slots, to all. One that is damaged is kept for this
-   * thread, so that its reader tells of it, but not cached. Shared ones lie in memory that is used again once they are cached.
+   * Cuts what came into frames, and makes them known to this thread or, by the shared slots, to all. One that is damaged is left out: who
+   * wants it has it fetched once more. Shared ones lie in memory that is used again once they are cached.
    */
   #take(archive: Fetched, from: number, bytes: Buffer): void {
     const sound: { offset: number; bytes: Buffer }[] = [];
     const sealed = archive.kind === KIND_DATA ? this.#sealed : undefined;
     for (const { offset, length } of framesIn(archive, from, bytes)) {
       const frame = bytes.subarray(offset - from, offset - from + length);
-      const isSound = checkBlockHash(frame);
-      if (isSound) sound.push({ offset, bytes: frame });
-      else setTimeout(() => dropFetched(archive.handle, offset), DAMAGE_MS).unref();
+      if (!checkBlockHash(frame)) continue;
+      sound.push({ offset, bytes: frame });
       if (sealed === undefined) keepFetched(archive.handle, offset, frame);
-      else if (!isSound || !sealed.put(archive, offset, frame)) keepFetched(archive.handle, offset, Buffer.from(frame));
+      else if (!sealed.put(archive, offset, frame)) keepFetched(archive.handle, offset, Buffer.from(frame));
     }
-    const cached = archive.kind !== KIND_DATA || this.#keepContent ? this.#cacheFrames(archive, sound) : null;
+    const cached = this.#cacheFrames(archive, sound);
     if (sealed === undefined) return;
     const memory = Buffer.from(bytes.buffer, 0, bytes.buffer.byteLength);
     if (cached === null) this.#pool.give(memory);
@@ -397,10 +419,20 @@ export class Fetcher implements FrameCache {
   }
 
   #cacheFrames(archive: Fetched, frames: readonly { offset: number; bytes: Buffer }[]): Promise<void> | null {
-    if (this.cache === null || frames.length === 0) return null;
+    if (this.cache === null || frames.length === 0 || (archive.kind === KIND_DATA && !this.#keepContent)) return null;
     const kind = archive.kind === KIND_DATA ? CLASS_BLOCK : CLASS_KEEP;
     return this.cache.put(
       frames.map(({ offset, bytes }) => ({ key: frameKey(archive.id, offset), bytes, class: kind })),
     );
+  }
+}
+
+/** What does not hold its hashes may have been damaged on its way. */
+async function onceMore<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof RozenError) || error.code !== 'corrupt') throw error;
+    return work();
   }
 }

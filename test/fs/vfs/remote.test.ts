@@ -216,6 +216,27 @@ describe('when the network fails', () => {
 });
 
 describe('damage', () => {
+  it('on the way is made good by fetching once more: of the tail of an archive, and of a block', async () => {
+    const { client, store, log, end } = await mounted({ made: contents });
+    const file = await client.walk('snapshots/contents/latest/big.bin');
+    let damaged = 0;
+    const once = (at: (length: number) => number) => {
+      const before = damaged;
+      store.tamper = (name, _, bytes) => {
+        if (name !== data || damaged > before) return;
+        bytes[at(bytes.length)]! ^= 1;
+        damaged++;
+      };
+    };
+    once((length) => length - 100);
+    expect(await client.read(file, 0, 10)).toEqual(big.subarray(0, 10));
+    once(() => 1000);
+    expect(await client.read(file, 10 * MIB, 10)).toEqual(big.subarray(10 * MIB, 10 * MIB + 10));
+    expect(damaged).toBe(2);
+    expect(log).toEqual([]);
+    await end();
+  });
+
   it('on the way is told, and not kept', async () => {
     const { client, store, log, end } = await mounted({ made: contents, cache: 'damaged' });
     const file = await client.walk('snapshots/contents/latest/big.bin');
