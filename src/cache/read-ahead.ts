@@ -78,7 +78,8 @@ export class ReadAhead {
     if (end <= stream.at) return { from: end, to: Math.max(end, offset + first) };
     stream.at = end;
     stream.until = Math.max(stream.until, end);
-    // It doubles when half of it was read: what is fetched in vain stays in proportion to what was read.
+    // It grows when half of it was read: what is fetched in vain stays in proportion to what was read. Fourfold, as each step waits for an
+    // answer of the store: a reader of a large file has its whole window after three of them.
     if (stream.window < most && stream.at - stream.grown >= stream.window / 2) {
       stream.window = Math.min(most, stream.window * 4);
       stream.grown = stream.at;
