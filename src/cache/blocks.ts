@@ -123,8 +123,6 @@ export class BlockReader {
       if (upTo - from <= PART_LIMIT && this.#isRandom(access.handle, first, block)) {
         this.#meter.busy();
         this.#touched.add(access.handle, block);
-        // A cold disk brings the next one meanwhile.
-        if (at + upTo - from < end) this.#hintBlock(access, block + 1);
         unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block), {
           type: 'DATA',
           sequence: block + 1,
@@ -216,12 +214,6 @@ export class BlockReader {
     this.#ahead = access;
     this.#aheadEnd = end;
     if (access.path !== null) this.#hint(access, block);
-  }
-
-  #hintBlock(access: ArchiveAccess, block: number): void {
-    const offset = access.blockOffsets?.[block];
-    const length = access.blockLengths?.[block];
-    if (offset !== undefined && length !== undefined) hintFrames(access, offset, length);
   }
 
   #hint(access: ArchiveAccess, block: number): void {
