@@ -39,6 +39,8 @@ export interface S3Answer {
   length: number | undefined;
   /** As the server gave it: `bytes 0-9/100`. */
   range: string | undefined;
+  /** Of the whole object; see `md5OfETag`. */
+  etag: string;
   body: Readable;
 }
 
@@ -142,7 +144,8 @@ export function connectS3(place: S3Place, idleMs = IDLE_MS): S3Api {
     async get(Key, { range, bytes }) {
       const input = range === undefined ? {} : { Range: range };
       const answer = await client.send(new GetObjectCommand({ Bucket, Key, ...input }), limit(bytes));
-      return { length: answer.ContentLength, range: answer.ContentRange, body: answer.Body as Readable };
+      const { ContentLength, ContentRange, ETag = '', Body } = answer;
+      return { length: ContentLength, range: ContentRange, etag: ETag, body: Body as Readable };
     },
     async head(Key) {
       const answer = await client.send(new HeadObjectCommand({ Bucket, Key }), limit());

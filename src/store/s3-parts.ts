@@ -16,3 +16,8 @@ export function partSize(size: number): number {
 export function uploadRequests(size: number): number {
   return size <= MIN_PART ? 1 : Math.ceil(size / partSize(size)) + 2;
 }
+
+/** The MD5, in hex, of what was sent in one request, unless the server encrypts with keys of its own; null for what was joined of parts. */
+export function md5OfETag(etag: string): string | null {
+  return /^"?([0-9a-f]{32})"?$/.exec(etag)?.[1] ?? null;
+}

@@ -14,7 +14,7 @@ import { repeat } from './retry.ts';
 import type { S3Api, S3Part, S3PutOptions } from './s3-client.ts';
 import { isUploadGone, s3Status } from './s3-errors.ts';
 import { forgetUpload, recallUpload, rememberUpload } from './s3-journal.ts';
-import { MIN_PART, partSize } from './s3-parts.ts';
+import { MIN_PART, md5OfETag, partSize } from './s3-parts.ts';
 
 /** Parts under way at once, each in memory. */
 const PARTS_AT_ONCE = 4;
@@ -181,12 +181,12 @@ async function keptParts(task: UploadTask, upload: string, file: FileHandle): Pr
       if (part.number < 1 || part.size !== wanted || wanted <= 0) continue;
       // The ETag is the MD5 of the part, unless the server encrypts with keys of its own: then the size must do, as a
       // sealed archive never changes.
-      const md5 = /^"?([0-9a-f]{32})"?$/.exec(part.etag)?.[1];
+      const md5 = md5OfETag(part.etag);
       const holds = async () =>
         createHash('md5')
           .update(await readPart(file, offset, wanted))
           .digest('hex');
-      if (md5 === undefined || md5 === (await holds())) kept.set(part.number, part);
+      if (md5 === null || md5 === (await holds())) kept.set(part.number, part);
     }
     return kept;
   } catch (error) {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import { RozenError } from '../errors.ts';
 import { fileSize } from './file-size.ts';
@@ -23,8 +24,12 @@ import { coldStateOf, TIER_NAMES } from './s3-cold.ts';
 import { isClockWrong, isUnreachable, isUploadGone, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
 import { forgetUpload } from './s3-journal.ts';
 import { lockObject, lockObjects } from './s3-lock.ts';
+import { md5OfETag } from './s3-parts.ts';
 import type { S3Place } from './s3-place.ts';
 import { abortUpload, uploadFile } from './s3-upload.ts';
+
+/** How often an object that does not hold its hash is asked for. */
+const WHOLE_TRIES = 5;
 
 export interface S3StoreOptions {
   /** A connection that says nothing for so long is given up (tests). */
@@ -48,6 +53,7 @@ export class S3Store implements ObjectStore {
   #reached = false;
   /** The bucket was seen, so a 404 that does not say of what is of an object. */
   #bucketSeen = false;
+  #etagIsHash = true;
   #keeping: Keeping = {};
   /** By class: whether it freezes what lies in it. */
   readonly #freezing = new Map<string, Promise<boolean>>();
@@ -77,13 +83,32 @@ export class S3Store implements ObjectStore {
     return null;
   }
 
+  /**
+   * What was damaged on its way is asked for again. The ETag of an object that was put in one request is its MD5, but with some kinds of the
+   * server's encryption: there the same bytes come twice, and it is not looked at any more.
+   */
   async get(name: string, limit = DEFAULT_GET_LIMIT): Promise<Buffer> {
+    const damaged: Buffer[] = [];
+    while (damaged.length < WHOLE_TRIES) {
+      const { bytes, etag } = await this.#whole(name, limit);
+      const md5 = this.#etagIsHash ? md5OfETag(etag) : null;
+      if (md5 === null || createHash('md5').update(bytes).digest('hex') === md5) return bytes;
+      if (damaged.some((before) => before.equals(bytes))) {
+        this.#etagIsHash = false;
+        return bytes;
+      }
+      damaged.push(bytes);
+    }
+    throw this.#nonsense(name, `sends other bytes each time, ${WHOLE_TRIES} times`);
+  }
+
+  #whole(name: string, limit: number): Promise<{ bytes: Buffer; etag: string }> {
     return this.#read(name, async (api, key) => {
       const answer = await api.get(key, { bytes: limit });
-      const size = answer.length;
+      const { length: size, etag } = answer;
       if (size === undefined) throw drop(answer, this.#nonsense(name, 'does not say how long the object is'));
       if (size > limit) throw drop(answer, objectTooLarge({ location: this.location, name, size, limit }));
-      return this.#body(answer, name, size);
+      return { bytes: await this.#body(answer, name, size), etag };
     });
   }
 

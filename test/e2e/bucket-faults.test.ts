@@ -9,7 +9,7 @@ import { Sandbox } from './rozen.ts';
 
 const ROUNDS = Number(process.env.ROZEN_SOAK ?? 1);
 /** A stalled connection is given up after half a minute: only for the long run. */
-const KINDS = ['500', '503', 'reset', 'lost', 'cut', ...(ROUNDS > 1 ? ['stall'] : [])].join(',');
+const KINDS = ['500', '503', 'reset', 'lost', 'cut', 'flip', ...(ROUNDS > 1 ? ['stall'] : [])].join(',');
 const SEED = Number(process.env.ROZEN_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
 let sandbox: Sandbox;

@@ -24,6 +24,7 @@ export interface StoredVersion {
   size: number;
   storageClass: string;
   deleted: boolean;
+  etag: string;
   lock?: { mode: string; until: string };
 }
 

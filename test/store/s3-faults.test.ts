@@ -166,6 +166,30 @@ test('lists page by page', async () => {
   expect(server.count()).toBe(1);
 });
 
+test('a whole object that was damaged on its way is asked for again', async () => {
+  const store = open();
+  const bytes = Buffer.alloc(100_000, 7);
+  await store.put('a', bytes);
+  server.reset();
+  server.faults = [{ kind: 'flip', operation: 'GetObject', times: 2 }];
+  expect((await store.get('a')).equals(bytes)).toBe(true);
+  expect(server.count('GetObject')).toBe(3);
+  server.faults = [{ kind: 'flip', operation: 'GetObject', times: 100 }];
+  expect((await expectCode(store.get('a'), 'io')).message).toMatch(/other bytes each time/);
+});
+
+test('where the ETag is no hash of the bytes, that is found out once', async () => {
+  const store = open();
+  await store.put('a', Buffer.from('encrypted'));
+  for (const { versions } of server.objects.buckets.get('bucket')!.keys.values())
+    for (const one of versions) one.etag = '0'.repeat(32);
+  server.reset();
+  expect((await store.get('a')).toString()).toBe('encrypted');
+  expect(server.count('GetObject')).toBe(2);
+  expect((await store.get('a')).toString()).toBe('encrypted');
+  expect(server.count('GetObject')).toBe(3);
+});
+
 test('each read is one request', async () => {
   const store = open();
   await store.put('a', Buffer.alloc(100_000, 7));

@@ -27,6 +27,7 @@ export class Findings {
   readonly #listener: VerifyListener;
   readonly #signal: AbortSignal | undefined;
   readonly #byPlace = new Map<string, Finding>();
+  #parent: Findings | null = null;
   readonly #startedAt = Date.now();
 
   constructor(listener: VerifyListener, signal?: AbortSignal) {
@@ -76,7 +77,25 @@ export class Findings {
 
   /** True if anything was found in this object. */
   has(object: string): boolean {
-    return this.all.some((finding) => finding.object === object);
+    return this.all.some((finding) => finding.object === object) || (this.#parent?.has(object) ?? false);
+  }
+
+  /** For a check that may be repeated: what it finds and counts is told by `join` only, how far it has come at once. */
+  trial(): Findings {
+    const trial = new Findings({}, this.#signal);
+    trial.#parent = this;
+    return trial;
+  }
+
+  /** Takes over what a trial that found nothing has counted. */
+  join({ counts, notes }: Findings): void {
+    for (const name of Object.keys(this.counts) as (keyof typeof counts)[]) this.counts[name] += counts[name];
+    this.notes.push(...notes);
+  }
+
+  /** A trial's check begins anew, without it. */
+  drop(trial: Findings): void {
+    this.#bytesDone -= trial.#bytesDone;
   }
 
   concern(finding: Finding, snapshot: string, path: Buffer): void {
@@ -100,6 +119,7 @@ export class Findings {
   advance(bytes: number, read = bytes): void {
     this.bytesRead += read;
     this.#bytesDone += bytes;
+    if (this.#parent !== null) return this.#parent.advance(bytes, read);
     if (this.#signal?.aborted) throw new RozenError('interrupted', 'verify was interrupted');
     const now = Date.now();
     if (now - this.#told < 100) return;

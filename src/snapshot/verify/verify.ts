@@ -37,6 +37,8 @@ export interface VerifyOptions {
 const PAGE_BYTES = 96 * 1024 * 1024;
 /** Starting threads takes longer than reading this much. */
 const INLINE_BYTES = 24 * 1024 * 1024;
+/** Checks of an archive in a remote store before what is found counts. */
+const TRIALS = 2;
 
 /**
  * Checks a repository from its genesis to its blocks. Whatever is wrong with it is in the report; thrown are only 'no-key',
@@ -152,7 +154,7 @@ class Verification {
     const { store } = repository;
     // What is read once gives block hashes and content; a folder is skimmed first, which costs next to nothing.
     const readsAll = readData >= 100 && isRemote(store);
-    const check = { store, repository, keys: this.#keys, findings, readsAll };
+    const check = (into: Findings) => ({ store, repository, keys: this.#keys, findings: into, readsAll });
     const all = [...this.#trees.archives.values()];
     // With chosen snapshots: only what their content lies in.
     const data = this.#merged.resolve(
@@ -171,26 +173,24 @@ class Verification {
     const passes = readsAll ? 1 : 1 + readData / 100;
     findings.phase('archives', bytes(trees) + bytes(data) * passes);
     const atOnce = isRemote(store) ? OBJECTS_AT_ONCE : 1;
-    await forEach(trees, atOnce, (facts) => checkTreeArchive(check, facts));
+    await forEach(trees, atOnce, (facts) => this.#surely((into) => checkTreeArchive(check(into), facts)));
     for (const { record, error } of this.#unopened) this.#tellUnopened(record, error);
-    const lost = (range: LostRange): void => {
-      const known = this.#ranges.get(range.archive);
-      if (known === undefined) this.#ranges.set(range.archive, [range]);
-      else known.push(range);
-    };
     let pool: BlockPool | null = null;
     try {
       await forEach(data, atOnce, async (facts) => {
-        const archive = frozen.has(facts)
-          ? await checkFrozenArchive(check, facts)
-          : await checkDataArchive(check, facts, lost);
-        if (readData > 0 && archive !== null) {
-          const threads = this.#options.threads ?? (bytes(data) < INLINE_BYTES ? 0 : undefined);
-          pool ??= new BlockPool(store, threads);
-          const { contentIdKey } = await repository.loadSecrets();
-          const hashes = await checkBlocks({ pool, findings, contentIdKey, sample: readData, lost }, archive);
-          await settleBlocks(check, archive, { hashes, lost });
-        }
+        const archive = await this.#surely(async (into, lost) => {
+          const opened = frozen.has(facts)
+            ? await checkFrozenArchive(check(into), facts)
+            : await checkDataArchive(check(into), facts, lost);
+          if (readData > 0 && opened !== null) {
+            const threads = this.#options.threads ?? (bytes(data) < INLINE_BYTES ? 0 : undefined);
+            pool ??= new BlockPool(store, threads);
+            const { contentIdKey } = await repository.loadSecrets();
+            const hashes = await checkBlocks({ pool, findings: into, contentIdKey, sample: readData, lost }, opened);
+            await settleBlocks(check(into), opened, { hashes, lost });
+          }
+          return opened;
+        });
         // Ids are needed no more, and they are most of a chunk table.
         if (archive?.chunks) archive.chunks = { ...archive.chunks, ids: Buffer.alloc(0) };
         this.#data.set(facts.id.toString('hex'), archive);
@@ -200,6 +200,30 @@ class Verification {
     }
     this.#merged.spread(this.#ranges);
     findings.counts.archives = trees.length + data.length;
+  }
+
+  /**
+   * Bytes of a remote store may be damaged on their way: what a check of an archive finds is told when it is found each time.
+   */
+  async #surely<T>(check: (into: Findings, lost: (range: LostRange) => void) => Promise<T>): Promise<T> {
+    const findings = this.#findings;
+    const lost = (range: LostRange): void => {
+      const known = this.#ranges.get(range.archive);
+      if (known === undefined) this.#ranges.set(range.archive, [range]);
+      else known.push(range);
+    };
+    if (!isRemote(this.#repository.store)) return check(findings, lost);
+    for (let trials = 0; trials < TRIALS; trials++) {
+      const trial = findings.trial();
+      const seen: LostRange[] = [];
+      const result = await check(trial, (range) => seen.push(range));
+      if (trial.all.length === 0 && seen.length === 0) {
+        findings.join(trial);
+        return result;
+      }
+      findings.drop(trial);
+    }
+    return check(findings, lost);
   }
 
   /** Those that cannot be read now. */
