@@ -1,5 +1,5 @@
 /** Every so many requests fail, each in another way: whatever is done ends, and is right. ROZEN_SOAK=20 for a long run. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { endServer, startServer, useBucket } from '../s3/bucket.ts';
@@ -57,3 +57,35 @@ test(
   },
   120_000 + ROUNDS * 900_000,
 );
+
+test('what lies damaged in the bucket is told by verify, once, and by its file', async () => {
+  const box = new Sandbox();
+  const objects = join(box.dir, 'objects');
+  const quiet = await startServer('--dir', objects);
+  try {
+    useBucket(box, quiet.access, 'test/damaged');
+    const source = join(box.dir, 'source');
+    mkdirSync(source);
+    writeFileSync(join(source, 'large'), noise(3 * 1024 * 1024));
+    box.ok(['init']);
+    box.ok(['backup', source, '--set', 's']);
+    expect(box.json(['verify', '--read-data'])).toMatchObject({ findings: [] });
+    const bodies = join(objects, 'bodies');
+    const sizes = readdirSync(bodies).map((name) => ({
+      path: join(bodies, name),
+      size: statSync(join(bodies, name)).size,
+    }));
+    const { path } = sizes.reduce((a, b) => (b.size > a.size ? b : a));
+    const bytes = readFileSync(path);
+    bytes[bytes.length >> 1]! ^= 1;
+    writeFileSync(path, bytes);
+    const { code, stdout } = box.run(['--json', 'verify', '--read-data']);
+    expect(code).not.toBe(0);
+    const { findings } = JSON.parse(stdout);
+    expect(findings).toMatchObject([{ kind: 'damaged', frame: { type: 'DATA' }, fileCount: 1 }]);
+    expect(JSON.stringify(findings[0].files)).toContain('large');
+  } finally {
+    await endServer(quiet.child);
+    box.remove();
+  }
+});
