@@ -85,8 +85,6 @@ export class BlockReader {
   /** What parts of blocks are decoded into, until they are released: fresh memory would take as long as a quarter of the decoding. */
   readonly #scratch: Buffer[] = [];
   #scratchUsed = 0;
-  /** Where the blocks that a read wants end in the archive; 0 while none is under way. */
-  #until = 0;
   /** What `inOrder` was told last. */
   #told: ArchiveAccess | null = null;
   #toldBlock = 0;
@@ -114,7 +112,8 @@ export class BlockReader {
     const first = Math.floor(at / BLOCK_SIZE);
     const end = at + range.length;
     const last = Math.floor((end - 1) / BLOCK_SIZE);
-    this.#until = (access.blockOffsets?.[last] ?? 0) + (access.blockLengths?.[last] ?? 0);
+    // Where the blocks that are wanted end in the archive.
+    const until = (access.blockOffsets?.[last] ?? 0) + (access.blockLengths?.[last] ?? 0);
     while (at < end) {
       const block = Math.floor(at / BLOCK_SIZE);
       const from = at - block * BLOCK_SIZE;
@@ -123,7 +122,7 @@ export class BlockReader {
       if (upTo - from <= PART_LIMIT && this.#isRandom(access.handle, first, block)) {
         this.#meter.busy();
         this.#touched.add(access.handle, block);
-        unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block), {
+        unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block, until), {
           type: 'DATA',
           sequence: block + 1,
         });
@@ -138,7 +137,8 @@ export class BlockReader {
         }
       }
       if (!this.#slots.ready(access.handle, block)) this.#meter.busy();
-      const decode = (target: Buffer): number => unsealed?.whole(target) ?? this.#decode(access, block, target);
+      const decode = (target: Buffer): number =>
+        unsealed?.whole(target) ?? this.#decode(access, { block, until }, target);
       const slot = this.#slots.acquire(access.handle, block, decode);
       let bytes: Buffer;
       if (slot >= 0) {
@@ -169,13 +169,12 @@ export class BlockReader {
   decodeAhead(): boolean {
     const access = this.#ahead;
     if (access === null) return false;
-    this.#until = 0;
     while (this.#aheadNext < this.#aheadEnd) {
       const block = this.#aheadNext++;
       try {
         const ahead = this.#slots.ahead(access.handle, block, (target) => {
           this.#meter.busy(true);
-          return this.#decode(access, block, target);
+          return this.#decode(access, { block, until: 0 }, target);
         });
         if (ahead) return true;
       } catch (error) {
@@ -236,12 +235,12 @@ export class BlockReader {
     return !this.#touched.has(handle, block);
   }
 
-  #decode(access: ArchiveAccess, block: number, target: Buffer): number {
-    const frame = this.#frame(access, block);
+  #decode(access: ArchiveAccess, { block, until }: { block: number; until: number }, target: Buffer): number {
+    const frame = this.#frame(access, block, until);
     return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, tagOnly: true }, target).length;
   }
 
-  #frame(access: ArchiveAccess, block: number): Buffer {
+  #frame(access: ArchiveAccess, block: number, until: number): Buffer {
     const { blockOffsets, blockLengths } = access;
     if (blockOffsets === null || blockLengths === null) throw corrupt(`${access.object}: it has no block table`);
     const offset = blockOffsets[block];
@@ -249,7 +248,7 @@ export class BlockReader {
     if (offset === undefined || length === undefined) {
       throw corrupt(`${access.object}: block ${block} lies beyond its ${blockOffsets.length} blocks`);
     }
-    const frame = readFrame(access, offset, length, this.#until);
+    const frame = readFrame(access, offset, length, until);
     this.#meter.frame(length);
     return frame;
   }

@@ -1,6 +1,8 @@
 /** What a server or the network answered, as a RozenError: what, where, what to do next, and whether to try again. */
+
 import { RozenError } from '../errors.ts';
 import { objectExists, objectNotFound } from './object-store.ts';
+import type { S3Api, S3Head } from './s3-client.ts';
 
 /** As the SDK throws them; every field is optional because anything may be thrown. */
 interface Thrown {
@@ -194,4 +196,14 @@ function oneLine(...words: (string | undefined)[]): string {
     .join(': ')
     .replace(/[^\x20-\x7e]+/g, ' ')
     .slice(0, 200);
+}
+
+/** What a HEAD says of an object; null where there is none. */
+export async function headIfThere(api: Pick<S3Api, 'head'>, key: string): Promise<S3Head | null> {
+  try {
+    return await api.head(key);
+  } catch (error) {
+    if (s3Status(error) !== 404) throw error;
+    return null;
+  }
 }

@@ -12,7 +12,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { RozenError } from '../errors.ts';
 import { repeat } from './retry.ts';
 import type { S3Api, S3Part, S3PutOptions } from './s3-client.ts';
-import { isUploadGone, s3Status } from './s3-errors.ts';
+import { headIfThere, isUploadGone, s3Status } from './s3-errors.ts';
 import { forgetUpload, recallUpload, rememberUpload } from './s3-journal.ts';
 import { MIN_PART, md5OfETag, partSize } from './s3-parts.ts';
 
@@ -72,11 +72,7 @@ export async function uploadFile(task: UploadTask): Promise<boolean> {
  * delete them with the upload (seaweedfs issue 11382, ceph pull request 60771): the object is lost.
  */
 export async function abortUpload(api: S3Api, key: string, upload: string): Promise<boolean> {
-  const stored = await api.head(key).catch((error) => {
-    if (s3Status(error) !== 404) throw error;
-    return null;
-  });
-  if (stored !== null) return false;
+  if ((await headIfThere(api, key)) !== null) return false;
   await api.abortUpload(key, upload).catch((error) => {
     if (!isUploadGone(error)) throw error;
   });

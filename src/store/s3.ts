@@ -21,7 +21,15 @@ import {
 } from './object-store.ts';
 import type { S3Answer, S3Api, S3Head, S3PutOptions } from './s3-client.ts';
 import { coldStateOf, TIER_NAMES } from './s3-cold.ts';
-import { isClockWrong, isUnreachable, isUploadGone, s3ErrorName, s3Status, translateS3Error } from './s3-errors.ts';
+import {
+  headIfThere,
+  isClockWrong,
+  isUnreachable,
+  isUploadGone,
+  s3ErrorName,
+  s3Status,
+  translateS3Error,
+} from './s3-errors.ts';
 import { forgetUpload } from './s3-journal.ts';
 import { lockObject, lockObjects } from './s3-lock.ts';
 import { md5OfETag } from './s3-parts.ts';
@@ -334,11 +342,7 @@ export class S3Store implements ObjectStore {
   async lockedUntil(name: string): Promise<number | null> {
     checkObjectName(name);
     return this.#call(name, async (api, key) => {
-      const head = await api.head(key).catch((error) => {
-        if (s3Status(error) !== 404) throw error;
-        return null;
-      });
-      return head?.keptUntil ?? null;
+      return (await headIfThere(api, key))?.keptUntil ?? null;
     });
   }
 
