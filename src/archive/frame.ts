@@ -350,15 +350,16 @@ export function openFrameHeader(
 }
 
 /**
- * A frame that is authenticated and deciphered, but not yet decoded. Valid until this thread opens the next frame. Checked as by
+ * A DATA frame that is authenticated and deciphered, but not yet decoded. Valid until this thread opens the next frame. Checked as by
  * `openFrame` with `tagOnly`.
  */
 export class UnsealedFrame {
   readonly #unsealed: Unsealed;
   readonly #fail: (why: string, cause?: unknown) => RozenError;
 
-  constructor(context: SealContext, frame: Uint8Array, expect: Omit<OpenExpect, 'tagOnly'>) {
-    this.#unsealed = unseal(context, frame, { ...expect, tagOnly: true });
+  constructor(context: SealContext, frame: Uint8Array, sequence: number) {
+    const expect = { type: 'DATA', sequence, tagOnly: true } as const;
+    this.#unsealed = unseal(context, frame, expect);
     this.#fail = failure(context, expect);
   }
 

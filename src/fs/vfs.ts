@@ -124,6 +124,8 @@ export interface Vfs {
   pump(): void;
   /** Called after a reply was written: decode ahead. Must return soon (a block or two). */
   idle(): void;
+  /** Does a piece of what another thread works on, after it has called; false when there is none. Costs next to nothing then. */
+  help(): boolean;
 }
 
 /** What a reader thread is to the vfs that it has made. */
@@ -136,6 +138,8 @@ export interface ReaderThread {
    * again.
    */
   busy(ahead?: boolean): void;
+  /** Wakes a thread that sleeps, to `help`. False when none does, or other requests wait. */
+  call(): boolean;
 }
 
 /** A change that the kernel may have cached: the listing of a folder, or one name in it. */

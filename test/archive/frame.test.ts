@@ -183,7 +183,7 @@ describe('frames', () => {
         if (plaintext.length === 0) return;
         const frame = sealFrame(context, { type: 'DATA', sequence: 4, plaintext, codec, parts });
         const [from, to] = [a % plaintext.length, 1 + (b % plaintext.length)].sort((x, y) => x - y) as [number, number];
-        const part = new UnsealedFrame(context, frame, { type: 'DATA', sequence: 4 }).part(from, to, memory);
+        const part = new UnsealedFrame(context, frame, 4).part(from, to, memory);
         if (part !== null) expect(part.equals(plaintext.subarray(from, to))).toBe(true);
         expect(openFrame(context, frame, { type: 'DATA', sequence: 4 }).equals(plaintext)).toBe(true);
       }),
@@ -195,7 +195,7 @@ describe('frames', () => {
       plaintext: Buffer.alloc(9),
       codec: { codec: 'none' },
     });
-    const open = (sequence: number) => new UnsealedFrame(context, frame, { type: 'DATA', sequence });
+    const open = (sequence: number) => new UnsealedFrame(context, frame, sequence);
     expect(() => open(4).part(0, 10, memory)).toThrow(/ends at 9/);
     expect(() => open(4).whole(Buffer.alloc(8))).toThrow(/plaintext of 9/);
     expect(() => open(5)).toThrow(/sequence 4/);

@@ -61,6 +61,7 @@ function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
     try {
       vfs.pump();
       dispatch(request, vfs, reply);
+      lead.done();
       if (trace) writeSync(2, `${describeRequest(request)} ${describeReply(reply)}\n`);
       if (reply.problem !== undefined) {
         post({ kind: 'problem', text: `${describeRequest(request)}: ${describeProblem(reply.problem)}` });
@@ -93,12 +94,13 @@ if (parentPort !== null && workerData !== null && 'module' in workerData) {
   const data = await received;
   let lead: Lead | null = null;
   const busy = (ahead?: boolean): void => (ahead ? lead?.pass() : lead?.work());
-  const vfs = await module.createVfs(data.init, { worker: data.worker, busy });
+  const call = (): boolean => lead?.call() ?? false;
+  const vfs = await module.createVfs(data.init, { worker: data.worker, busy, call });
   threadLoaded();
   Atomics.wait(data.control, CONTROL.STATE, STATE.WAIT);
   if (Atomics.load(data.control, CONTROL.STATE) === STATE.GO) {
     const fd = Atomics.load(data.control, CONTROL.FD);
-    lead = new Lead(data.control, new LateRequests(data.late), data.worker, fd);
+    lead = new Lead(data.control, new LateRequests(data.late), () => vfs.help(), { worker: data.worker, fd });
     serve(data, fd, vfs, lead);
   }
   // Ends this thread only, whatever the vfs has left open.

@@ -26,7 +26,7 @@ import { CONTROL, type ReaderData, type ReaderMessage, STATE, send } from './cha
 import { detachByFusermount, findFusermount } from './fusermount.ts';
 import { describeHolders, findHolders } from './holders.ts';
 import { createLateMemory, LateRequests } from './late.ts';
-import { releaseLead, tellLate } from './lead.ts';
+import { callReader, releaseLead } from './lead.ts';
 import { mount, prepareMountpoint } from './mount.ts';
 import { mountedAt } from './mount-table.ts';
 import { prepareReader } from './prepare.ts';
@@ -280,7 +280,7 @@ class Server implements MountServer {
     if (this.request.opcode !== OPCODE.READ || !this.late.push(raw)) return false;
     this.handed.set(unique, times + 1);
     if (this.handed.size > HANDED_KEPT) this.handed.delete(this.handed.keys().next().value!);
-    tellLate(this.control);
+    callReader(this.control);
     return true;
   }
 

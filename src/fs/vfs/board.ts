@@ -34,6 +34,7 @@ export const COUNT = {
   failedRequests: 11,
   cacheBytes: 12,
   partsDecoded: 13,
+  partsShared: 14,
 } as const;
 
 export function createBoardMemory(): SharedArrayBuffer {

@@ -17,7 +17,7 @@ export function loadForFetching(): Promise<unknown> {
 
 /** `init` is what `MountHost.workerInit` made. */
 export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vfs> {
-  const { port, slots, board, pageBytes, catalogue, status, snapshots, archives, cache, sealed, remote } =
+  const { port, slots, tasks, board, pageBytes, catalogue, status, snapshots, archives, cache, sealed, remote } =
     init as VfsInit;
   const post = (message: FromReader): void => port.postMessage(message);
   const report = reporter(post);
@@ -35,6 +35,7 @@ export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vf
   const vfs = new SnapshotVfs({
     thread: thread.worker + 1,
     slots,
+    tasks,
     board,
     pageBytes,
     catalogue,
@@ -42,6 +43,7 @@ export async function createVfs(init: unknown, thread: ReaderThread): Promise<Vf
     remote,
     receive: (own) => receive(port, own),
     busy: thread.busy,
+    call: thread.call,
     inOrder: (handle, block) => post({ kind: 'in order', handle, block }),
     report,
   });

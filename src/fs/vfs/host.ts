@@ -12,6 +12,7 @@ import { Miss } from '../../cache/miss.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { createSealedMemory, SealedSlots } from '../../cache/sealed-slots.ts';
 import { BlockSlots, createSlotMemory, type SlotCounters, type SlotMemory } from '../../cache/slots.ts';
+import { createTaskMemory } from '../../cache/tasks.ts';
 import { entryUrl } from '../../entries.ts';
 import { RozenError } from '../../errors.ts';
 import { EIO } from '../../posix/errno.ts';
@@ -82,6 +83,7 @@ export class MountHost implements VfsHost {
   readonly #list: SnapshotList;
   readonly #table: SlotTable;
   readonly #slots: SlotMemory;
+  readonly #tasks = createTaskMemory(BLOCK_SIZE);
   readonly #sealed: SlotMemory | null;
   readonly #boardMemory = createBoardMemory();
   readonly #board: Board;
@@ -126,6 +128,7 @@ export class MountHost implements VfsHost {
     this.#own = new SnapshotVfs({
       thread: 0,
       slots: this.#slots,
+      tasks: this.#tasks,
       board: this.#boardMemory,
       pageBytes: options.pageBytes ?? PAGE_BYTES,
       catalogue: this.#catalogue,
@@ -134,6 +137,7 @@ export class MountHost implements VfsHost {
       // What is posted to the readers was given to this one at once.
       receive: () => {},
       busy: () => {},
+      call: () => false,
       inOrder: (handle, block) => this.#archives.visited(handle, block),
       report,
     });
@@ -175,6 +179,7 @@ export class MountHost implements VfsHost {
     const init: VfsInit = {
       port: port2,
       slots: this.#slots,
+      tasks: this.#tasks,
       board: this.#boardMemory,
       pageBytes: this.#options.pageBytes ?? PAGE_BYTES,
       catalogue: this.#catalogue,

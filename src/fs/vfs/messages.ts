@@ -4,6 +4,7 @@ import type { TreeRoots } from '../../archive/tree/schema.ts';
 import type { ArchiveAccess } from '../../cache/frames.ts';
 import { Miss } from '../../cache/miss.ts';
 import type { SlotMemory } from '../../cache/slots.ts';
+import type { TaskMemory } from '../../cache/tasks.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { ArchiveState } from './cold-archives.ts';
 import type { StatusFacts } from './status.ts';
@@ -43,6 +44,7 @@ export type FromReader =
 export interface VfsInit {
   port: MessagePort;
   slots: SlotMemory;
+  tasks: TaskMemory;
   board: SharedArrayBuffer;
   /** Bytes of decoded pages that this thread may hold. */
   pageBytes: number;

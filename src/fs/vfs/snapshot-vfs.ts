@@ -4,9 +4,10 @@
  */
 import { ROOT_INODE } from '../../archive/format.ts';
 import type { PageSource } from '../../archive/tree/read.ts';
-import { BlockReader } from '../../cache/blocks.ts';
+import { type BlockMeter, BlockReader } from '../../cache/blocks.ts';
 import { Miss } from '../../cache/miss.ts';
 import { BlockSlots, type SlotMemory } from '../../cache/slots.ts';
+import { PieceTasks, type TaskMemory } from '../../cache/tasks.ts';
 import { RozenError } from '../../errors.ts';
 import { EINVAL, EIO, EISDIR, ENOTDIR, ESTALE } from '../../posix/errno.ts';
 import type { Warmth } from '../../store/object-store.ts';
@@ -37,6 +38,7 @@ export interface SnapshotVfsOptions {
   /** 0 the main thread, n + 1 reader n. */
   thread: number;
   slots: SlotMemory;
+  tasks: TaskMemory;
   board: SharedArrayBuffer;
   /** Bytes of decoded pages that this thread may hold. */
   pageBytes: number;
@@ -48,6 +50,8 @@ export interface SnapshotVfsOptions {
   receive: (vfs: SnapshotVfs) => void;
   /** Work of a fraction of a millisecond begins: see ReaderThread.busy. */
   busy: (ahead?: boolean) => void;
+  /** Calls another thread to `help`: see ReaderThread.call. */
+  call: () => boolean;
   /** Content of an archive that must be fetched is read in order, and the reader is at this block. */
   inOrder: (handle: number, block: number) => void;
   /** Tells of damage that a request met. */
@@ -85,15 +89,20 @@ export class SnapshotVfs implements Vfs {
     this.#board = new Board(options.board, options.thread);
     this.#epoch = this.#board.epoch;
     this.#slots = new BlockSlots(options.slots);
-    this.#blocks = new BlockReader(this.#slots, {
+    const meter: BlockMeter = {
       frame: (sealed) => {
         this.#board.count(COUNT.framesRead);
         this.#board.count(COUNT.sealedBytes, sealed);
       },
-      part: () => this.#board.count(COUNT.partsDecoded),
+      part: (helping) => {
+        this.#board.count(COUNT.partsDecoded);
+        if (helping) this.#board.count(COUNT.partsShared);
+      },
       busy: options.busy,
+      call: options.call,
       inOrder: (access, block) => options.inOrder(access.handle, block),
-    });
+    };
+    this.#blocks = new BlockReader(this.#slots, meter, new PieceTasks(options.tasks, options.thread));
     this.#pages = new TreePages(options.pageBytes, options.busy);
     this.#virtual = new VirtualFolders(options.catalogue, this.#board, () => this.#statusText());
     this.#versions = new VersionView({
@@ -112,8 +121,10 @@ export class SnapshotVfs implements Vfs {
     if (message.kind === 'catalogue') this.#virtual.setCatalogue(message.catalogue);
     else if (message.kind === 'status') this.#status = message.facts;
     else if (message.kind === 'states') for (const state of message.states) this.#states.set(state.id, state);
-    else if (message.kind === 'archive') this.#pages.setArchive(message.scope, message.row, message.access);
-    else this.#opened.set(message.snapshot.slot, message.snapshot);
+    else if (message.kind === 'archive') {
+      this.#pages.setArchive(message.scope, message.row, message.access);
+      this.#blocks.know(message.access);
+    } else this.#opened.set(message.snapshot.slot, message.snapshot);
   }
 
   lookup(slot: number, ino: number, name: Uint8Array, attr: Attr): boolean {
@@ -231,6 +242,10 @@ export class SnapshotVfs implements Vfs {
   pump(): void {
     this.#board.count(COUNT.requests);
     this.#board.put(COUNT.pagesDecoded, this.#pages.decoded);
+    this.#receive();
+  }
+
+  #receive(): void {
     const { epoch } = this.#board;
     if (epoch === this.#epoch) return;
     this.#epoch = epoch;
@@ -238,7 +253,12 @@ export class SnapshotVfs implements Vfs {
   }
 
   idle(): void {
-    this.#blocks.decodeAhead();
+    this.#blocks.workAhead();
+  }
+
+  help(): boolean {
+    this.#receive();
+    return this.#blocks.help();
   }
 
   /** A mount of one snapshot shows its root where else the folders of slot 0 begin; node 1 means both. */

@@ -32,6 +32,7 @@ export interface StatusNumbers {
   pagesDecoded: number;
   /** Reads that less than a block was decoded for. */
   partsDecoded: number;
+  partsShared: number;
   framesRead: number;
   sealedBytes: number;
   misses: number;
@@ -62,7 +63,7 @@ export function renderStatus(facts: StatusFacts, numbers: StatusNumbers): string
     ['archives open', `${facts.archives}`],
     ['block memory', `${numbers.slots.slots} x ${numbers.slots.slotSize / 1024} KiB`],
     ['blocks decoded', `${blocks.decodes} (${blocks.ahead} ahead)`],
-    ['parts of blocks', `${numbers.partsDecoded}`],
+    ['parts of blocks', `${numbers.partsDecoded} (${numbers.partsShared} for another reader)`],
     ['block hit rate', rate],
     ['blocks waited for', `${blocks.waits}`],
     ['blocks failed', `${blocks.failures}`],

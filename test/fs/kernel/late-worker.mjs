@@ -5,7 +5,7 @@ const { LateRequests } = await import('../../../dist/fs/kernel/late.js');
 const { Lead, TURN } = await import('../../../dist/fs/kernel/lead.js');
 const { Request } = await import('../../../dist/fs/protocol/request.js');
 const { control, late, worker, answered, kernel } = workerData;
-const lead = new Lead(control, new LateRequests(late), worker, 0);
+const lead = new Lead(control, new LateRequests(late), () => false, { worker, fd: 0 });
 const request = new Request();
 const count = new Int32Array(answered);
 const queue = new Int32Array(kernel);

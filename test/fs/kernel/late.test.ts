@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { CONTROL, STATE } from '../../../src/fs/kernel/channel.ts';
 import { createLateMemory, LateRequests } from '../../../src/fs/kernel/late.ts';
-import { releaseLead, tellLate } from '../../../src/fs/kernel/lead.ts';
+import { callReader, releaseLead } from '../../../src/fs/kernel/lead.ts';
 import { Request } from '../../../src/fs/protocol/request.ts';
 
 const numbered = (n: number): Uint8Array =>
@@ -52,7 +52,7 @@ test.each([2, 3])(
       while (!late.push(numbered(n))) {
         // As many as fit are under way.
       }
-      tellLate(control);
+      callReader(control);
       // Others get the lead now and then.
       if (n % 7 === 0) {
         Atomics.add(queue, 0, 1);
@@ -65,7 +65,7 @@ test.each([2, 3])(
     expect([...count]).toEqual(new Array(rounds).fill(1));
     const ended = workers.map((worker) => once(worker, 'message'));
     Atomics.store(control, CONTROL.STATE, STATE.STOP);
-    tellLate(control);
+    callReader(control);
     Atomics.notify(control, CONTROL.LEAD);
     Atomics.add(queue, 0, 1);
     Atomics.notify(queue, 0);
@@ -77,7 +77,7 @@ test.each([2, 3])(
 test('the lead of a reader that died is free, that of another is not touched', () => {
   const control = new Int32Array(new SharedArrayBuffer(64));
   control[CONTROL.LEAD] = 3;
-  tellLate(control);
+  callReader(control);
   releaseLead(control, 1);
   expect(control[CONTROL.LEAD]! & 0xff).toBe(3);
   releaseLead(control, 2);

@@ -102,4 +102,8 @@ export class TinyVfs implements Vfs {
 
   pump(): void {}
   idle(): void {}
+
+  help(): boolean {
+    return false;
+  }
 }

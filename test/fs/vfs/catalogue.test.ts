@@ -120,6 +120,7 @@ describe('the status', () => {
       requests: 1,
       bytesRead: 2,
       partsDecoded: 3,
+      partsShared: 1,
       pagesDecoded: 3,
       framesRead: 4,
       sealedBytes: 5,

@@ -145,6 +145,7 @@ export function createVfs(init) {
     statfs: () => ({ blocks: 1000, blockSize: 4096, files: END }),
     pump() {},
     idle() {},
+    help: () => false,
   };
 }
 

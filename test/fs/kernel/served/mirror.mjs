@@ -181,6 +181,7 @@ export function createVfs(init) {
     },
     pump() {},
     idle() {},
+    help: () => false,
   };
 }
 
