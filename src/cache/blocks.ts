@@ -75,6 +75,7 @@ export class BlockReader {
   #ahead: ArchiveAccess | null = null;
   #aheadNext = 0;
   #aheadEnd = 0;
+  #inOrder = false;
   readonly #disk = new DiskAhead();
   readonly #touched = new Touched();
   /** What parts of blocks are decoded into, until they are released: fresh memory would take as long as a quarter of the decoding. */
@@ -218,12 +219,17 @@ export class BlockReader {
 
   /**
    * What is done between requests: the disk is told of what may be read next, and one block is decoded ahead if a reader goes through an
-   * archive in order.
+   * archive in order. True when one did since the last call.
    */
-  workAhead(): void {
+  workAhead(): boolean {
     this.#disk.tell();
-    const access = this.#ahead;
-    if (access === null) return;
+    const inOrder = this.#inOrder;
+    this.#inOrder = false;
+    if (this.#ahead !== null) this.#decodeAhead(this.#ahead);
+    return inOrder;
+  }
+
+  #decodeAhead(access: ArchiveAccess): void {
     while (this.#aheadNext < this.#aheadEnd) {
       const block = this.#aheadNext++;
       try {
@@ -266,6 +272,7 @@ export class BlockReader {
       this.#aheadNext = block + 1;
     this.#ahead = access;
     this.#aheadEnd = end;
+    this.#inOrder = true;
     this.#disk.sequential(access, block);
   }
 

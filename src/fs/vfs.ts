@@ -122,8 +122,11 @@ export interface Vfs {
   statfs(): FileSystemStatistics;
   /** Takes in what the main thread has posted; called before each request, must cost one atomic load when idle. */
   pump(): void;
-  /** Called after a reply was written: decode ahead. Must return soon (a block or two). */
-  idle(): void;
+  /**
+   * Called after a reply was written: decode ahead. Must return soon (a block or two). True when the request was one of a program that reads in
+   * order.
+   */
+  idle(): boolean;
   /** Does a piece of what another thread works on, after it has called; false when there is none. Costs next to nothing then. */
   help(): boolean;
 }

@@ -139,6 +139,7 @@ async function readings(tools) {
         }
       }
     }
+    for (const tool of tools) if (tool.name === 'rozen') await decodings(tool);
     for (const tool of tools) {
       if (tool.name === 'native') continue;
       const start = process.hrtime.bigint();
@@ -146,6 +147,19 @@ async function readings(tools) {
       note('mount to first ls, warm (s)', tool.name, Number(process.hrtime.bigint() - start) / 1e9);
       await tool.unmount();
     }
+  }
+}
+
+/** What all cores decode without FUSE, by the same code: what a mount can be held against. */
+async function decodings({ repo, identity }) {
+  for (const [name, file] of [
+    ['decode one large file without FUSE, cold (s)', '/large'],
+    ['decode one file of noise without FUSE, cold (s)', '/dense'],
+  ]) {
+    say(name);
+    dropCaches();
+    const result = await must(`"${process.execPath}" ${join(here, 'decode.js')} ${repo} ${identity} ${file}`);
+    note(name, 'rozen', Number(result.stdout));
   }
 }
 

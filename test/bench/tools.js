@@ -33,6 +33,7 @@ export function rozenTool(work, node = process.execPath) {
   return {
     name: 'rozen',
     repo,
+    identity,
     async init() {
       await must(
         `age-keygen -o ${identity} 2>/dev/null && ${run} init ${repo} --recipient "$(age-keygen -y ${identity})"`,

@@ -13,8 +13,10 @@ export const CONTROL = {
   LEAD: 2,
   /** Readers that sleep until they get the lead. */
   IDLE: 3,
+  /** See tiering.ts. */
+  STREAMING: 4,
   /** From here two words per reader: the `unique` of the request it works on, 0 when none. For readers that die. */
-  UNIQUE: 4,
+  UNIQUE: 5,
 } as const;
 /** Values of CONTROL.STATE: the readers are started before the mount, so that both go on at once. */
 export const STATE = { WAIT: 0, GO: 1, STOP: 2 } as const;

@@ -252,8 +252,8 @@ export class SnapshotVfs implements Vfs {
     this.#options.receive(this);
   }
 
-  idle(): void {
-    this.#blocks.workAhead();
+  idle(): boolean {
+    return this.#blocks.workAhead();
   }
 
   help(): boolean {

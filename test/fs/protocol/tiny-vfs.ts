@@ -101,7 +101,9 @@ export class TinyVfs implements Vfs {
   }
 
   pump(): void {}
-  idle(): void {}
+  idle(): boolean {
+    return false;
+  }
 
   help(): boolean {
     return false;

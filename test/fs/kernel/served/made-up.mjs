@@ -144,7 +144,7 @@ export function createVfs(init) {
     lseek: (_slot, _ino, offset, whence) => (whence === 4 ? size : offset),
     statfs: () => ({ blocks: 1000, blockSize: 4096, files: END }),
     pump() {},
-    idle() {},
+    idle: () => false,
     help: () => false,
   };
 }

@@ -180,7 +180,7 @@ export function createVfs(init) {
       return { blocks: 1000, blockSize: 4096, files: nodes.length - 1 };
     },
     pump() {},
-    idle() {},
+    idle: () => false,
     help: () => false,
   };
 }
