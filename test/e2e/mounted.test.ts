@@ -101,6 +101,14 @@ describe.skipIf(mountObstacle() !== null)('a mounted repository', () => {
     box.unmount();
   });
 
+  test.skipIf(!isRoot)('the kernel reads ahead 2 MiB of a mount by root', () => {
+    box.mount();
+    const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+    const device = mounts.map((line) => line.split(' ')).find((words) => words[4] === box.mountpoint)?.[2];
+    expect(readFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, 'utf8')).toBe('2048\n');
+    box.unmount();
+  });
+
   test('every block is decoded once, however many read it, and however often', async () => {
     box.mount();
     const paths = readdirSync(photos).map((name) => join(photos, name));

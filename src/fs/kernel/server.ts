@@ -39,8 +39,6 @@ export interface ServeOptions extends MountOrder {
   ahead?: Worker[];
 }
 
-/** Read-ahead of the kernel as root, in KiB. */
-const READ_AHEAD_KB = 1024;
 /** How often one request may meet a miss before it is given up: each attempt needs one more page or block at most. */
 const MAX_ATTEMPTS = 4096;
 /** A read of 1 MiB wants five blocks, each of which may be missing. */
@@ -226,7 +224,7 @@ class Server implements MountServer {
     this.connection = `/sys/fs/fuse/connections/${mounted.device.split(':')[1]}/abort`;
     const file = `/sys/class/bdi/${mounted.device}/read_ahead_kb`;
     try {
-      if (Number(readFileSync(file, 'utf8')) < READ_AHEAD_KB) writeFileSync(file, String(READ_AHEAD_KB));
+      if (Number(readFileSync(file, 'utf8')) < this.host.readAhead) writeFileSync(file, String(this.host.readAhead));
     } catch {
       // Only root may: unprivileged mounts are read 128 KiB at a time, and decoding ahead makes up for it.
     }

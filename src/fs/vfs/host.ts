@@ -63,6 +63,12 @@ export interface VfsHostOptions {
 
 const BLOCK_BYTES = 64 * 1024 * 1024;
 const PAGE_BYTES = 24 * 1024 * 1024;
+/**
+ * Requests of 1 MiB, two of them at once: 1 GiB of noise in 0.67 s instead of 0.73 s with one (0.63 s with four). But the kernel also reads as
+ * much around a page of a mapped file, and what is fetched takes longer and costs money.
+ */
+const READ_AHEAD_KB = 2048;
+const REMOTE_READ_AHEAD_KB = 1024;
 const POLL_MS = 5_000;
 /** A listing of a remote store costs money. */
 const REMOTE_POLL_MS = 60_000;
@@ -75,6 +81,7 @@ const STATUS_MS = 500;
 export class MountHost implements VfsHost {
   readonly vfs: Vfs;
   readonly module = entryUrl('vfs');
+  readonly readAhead: number;
   readonly #options: VfsHostOptions;
   readonly #archives: OpenArchives;
   /** Null when the archives are read in place. */
@@ -108,6 +115,7 @@ export class MountHost implements VfsHost {
     this.#sealed = isRemote(store) ? createSealedMemory() : null;
     const sealed = this.#sealed === null ? undefined : new SealedSlots(this.#sealed);
     this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs, sealed }) : null;
+    this.readAhead = isRemote(store) ? REMOTE_READ_AHEAD_KB : READ_AHEAD_KB;
     this.#cold = new ColdArchives(store, repository.forwards);
     this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.#fetcher });
     const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);

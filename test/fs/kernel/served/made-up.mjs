@@ -153,6 +153,7 @@ export function createHost(init) {
   return {
     vfs: createVfs(init),
     module: new URL(import.meta.url),
+    readAhead: 1024,
     workerInit: () => ({ init, transfer: [] }),
     async resolve() {},
     onInvalidate() {},

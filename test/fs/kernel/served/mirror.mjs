@@ -203,6 +203,7 @@ export function createHost(init) {
     reports,
     vfs: createVfs(data),
     module: new URL(import.meta.url),
+    readAhead: 1024,
     workerInit: () => ({ init: data, transfer: [] }),
     async resolve(miss) {
       if (init.held) {
