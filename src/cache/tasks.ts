@@ -116,7 +116,7 @@ export class PieceTasks {
     const words = this.#words;
     const at = cell * CELL_WORDS;
     const memory = this.#memory[cell]!;
-    const [handle, block, from, upTo] = words.subarray(at + HANDLE, at + UPTO + 1) as unknown as number[];
+    const [handle, block, from, upTo] = words.subarray(at + HANDLE, at + UPTO + 1);
     let made: Buffer | null;
     try {
       made = work({ handle: handle!, block: block!, from: from!, upTo: upTo! }, memory);
