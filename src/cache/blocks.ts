@@ -8,6 +8,7 @@ import { openFrame, type SealContext, UnsealedFrame } from '../archive/frame.ts'
 import { corrupt, RozenError } from '../errors.ts';
 import { DiskAhead } from './disk-ahead.ts';
 import { type ArchiveAccess, placeInStream, readFrame } from './frames.ts';
+import { RecentBlocks } from './recent-blocks.ts';
 import type { BlockSlots } from './slots.ts';
 import type { Piece, PieceTasks } from './tasks.ts';
 
@@ -28,28 +29,10 @@ const TELL_EACH = 2;
 
 /** Whoever reads so much of a block at once reads a large file: what came before its end has been read, and the kernel keeps it. */
 const STREAMING = 64 * 1024;
+/** So many blocks that were lately opened in part are remembered. */
+const TOUCHED_KEPT = 32;
 /** Two parts are what a read that crosses into another block takes. */
 const KEPT_SCRATCH = 2;
-
-/** Blocks that a thread has lately opened in part. Whoever comes back to one, or goes on to the next, gets it whole. */
-class Touched {
-  readonly #keys = new Float64Array(32);
-  #next = 0;
-
-  has(handle: number, block: number): boolean {
-    return this.#keys.includes(keyOf(handle, block));
-  }
-
-  add(handle: number, block: number): void {
-    this.#keys[this.#next] = keyOf(handle, block);
-    this.#next = (this.#next + 1) % this.#keys.length;
-  }
-}
-
-/** Handles begin with 1, so no key is 0. */
-function keyOf(handle: number, block: number): number {
-  return handle * 2 ** 20 + block;
-}
 
 export interface PieceSink {
   push(bytes: Uint8Array): void;
@@ -78,7 +61,8 @@ export class BlockReader {
   #aheadEnd = 0;
   #inOrder = false;
   readonly #disk = new DiskAhead();
-  readonly #touched = new Touched();
+  /** Blocks that were lately opened in part. Whoever comes back to one, or goes on to the next, gets it whole. */
+  readonly #touched = new RecentBlocks(TOUCHED_KEPT);
   /** What parts of blocks are decoded into, until they are released: fresh memory would take as long as a quarter of the decoding. */
   readonly #scratch: Buffer[] = [];
   #scratchUsed = 0;
@@ -129,7 +113,8 @@ export class BlockReader {
     // Where the blocks that are wanted end in the archive.
     const until = (access.blockOffsets?.[last] ?? 0) + (access.blockLengths?.[last] ?? 0);
     const shared = this.#share(access, at, end);
-    let own = -1;
+    // Then all of it is random, and stays so when a piece comes back undone: its block may have been touched by this very read.
+    const random = shared < end;
     while (at < end) {
       const block = Math.floor(at / BLOCK_SIZE);
       const from = at - block * BLOCK_SIZE;
@@ -141,9 +126,8 @@ export class BlockReader {
         continue;
       }
       let unsealed: UnsealedFrame | null = null;
-      if (upTo - from <= PART_LIMIT && (block === own || this.#isRandom(access.handle, at, first))) {
+      if (upTo - from <= PART_LIMIT && (random || this.#isRandom(access.handle, at, first))) {
         this.#meter.busy();
-        own = block;
         this.#disk.random(access, block);
         this.#touched.add(access.handle, block);
         unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block, until), block + 1);

@@ -3,6 +3,7 @@
  * reader that goes in order, and what lies around a random read. Nothing of this waits for the disk.
  */
 import { type ArchiveAccess, hintFrames } from './frames.ts';
+import { RecentBlocks } from './recent-blocks.ts';
 
 /**
  * How many sealed bytes are read ahead of a sequential reader: twice as many each time it has read half of them. Measured, 1
@@ -21,22 +22,6 @@ const AROUND_BLOCKS = 16;
 const REGION_BLOCKS = 64;
 const KEPT = 128;
 
-/** The last places of archives that were looked at. */
-class Places {
-  readonly #places = new Float64Array(KEPT * 2);
-  #next = 0;
-
-  /** Whether it was looked at lately; from now on it was. Handles begin with 1. */
-  seen(handle: number, place: number): boolean {
-    const places = this.#places;
-    for (let at = 0; at < places.length; at += 2) if (places[at + 1] === place && places[at] === handle) return true;
-    places[this.#next] = handle;
-    places[this.#next + 1] = place;
-    this.#next = (this.#next + 2) % places.length;
-    return false;
-  }
-}
-
 /** One thread's view. */
 export class DiskAhead {
   readonly #hint: typeof hintFrames;
@@ -47,8 +32,8 @@ export class DiskAhead {
   /** Where a random read has been since `tell`. */
   #random: ArchiveAccess | null = null;
   #randomBlock = 0;
-  readonly #regions = new Places();
-  readonly #groups = new Places();
+  readonly #regions = new RecentBlocks(KEPT);
+  readonly #groups = new RecentBlocks(KEPT);
 
   constructor(hint = hintFrames) {
     this.#hint = hint;
@@ -82,10 +67,12 @@ export class DiskAhead {
     if (access === null) return;
     this.#random = null;
     const block = this.#randomBlock;
-    if (!this.#regions.seen(access.handle, Math.floor(block / REGION_BLOCKS))) return;
+    const region = block - (block % REGION_BLOCKS);
+    if (!this.#regions.has(access.handle, region)) return this.#regions.add(access.handle, region);
     const first = block - (block % AROUND_BLOCKS);
     const offset = access.blockOffsets?.[first];
-    if (offset === undefined || this.#groups.seen(access.handle, first)) return;
+    if (offset === undefined || this.#groups.has(access.handle, first)) return;
+    this.#groups.add(access.handle, first);
     this.#hint(access, offset, (access.blockOffsets?.[first + AROUND_BLOCKS] ?? access.size) - offset);
   }
 }

@@ -112,10 +112,11 @@ export class MountHost implements VfsHost {
     const { store, repository } = options;
     this.#options = options;
     const { cache = null, deadlineMs } = options;
-    this.#sealed = isRemote(store) ? createSealedMemory() : null;
+    const remote = isRemote(store);
+    this.#sealed = remote ? createSealedMemory() : null;
     const sealed = this.#sealed === null ? undefined : new SealedSlots(this.#sealed);
-    this.#fetcher = isRemote(store) ? new Fetcher({ store, cache, deadlineMs, sealed }) : null;
-    this.readAhead = isRemote(store) ? REMOTE_READ_AHEAD_KB : READ_AHEAD_KB;
+    this.#fetcher = remote ? new Fetcher({ store, cache, deadlineMs, sealed }) : null;
+    this.readAhead = remote ? REMOTE_READ_AHEAD_KB : READ_AHEAD_KB;
     this.#cold = new ColdArchives(store, repository.forwards);
     this.#archives = new OpenArchives({ store, keys: repository, fetcher: this.#fetcher });
     const pages = new PageCache(options.pageBytes ?? PAGE_BYTES);
