@@ -6,11 +6,12 @@ import { type ArchiveAccess, hintFrames } from './frames.ts';
 import { RecentBlocks } from './recent-blocks.ts';
 
 /**
- * How many sealed bytes are read ahead of a sequential reader: twice as many each time it has read half of them. Measured, 1
- * GiB of binaries, cold: 16 MiB at most 1.53 s, 64 MiB 1.40 s.
+ * How far the disk reads ahead of a sequential reader, in sealed bytes: the more, the longer it goes on; told in steps, so that none of them
+ * takes longer than half a millisecond.
  */
-const FIRST_HINT = 8 * 1024 * 1024;
-const LAST_HINT = 64 * 1024 * 1024;
+const FIRST_WINDOW = 8 * 1024 * 1024;
+const LAST_WINDOW = 16 * 1024 * 1024;
+const STEP = 2 * 1024 * 1024;
 
 /**
  * Random reads are seldom spread evenly: a database, a disk image or a catalogue of photos is read here and there within some MiB. Where
@@ -25,10 +26,11 @@ const KEPT = 128;
 /** One thread's view. */
 export class DiskAhead {
   readonly #hint: typeof hintFrames;
-  /** The archive that is read in order, and up to which offset the kernel has been told. */
+  /** The archive that is read in order: from where it will be read, what the kernel has been told ends, and how far that may be ahead. */
   #inOrder: ArchiveAccess | null = null;
+  #inOrderAt = 0;
   #inOrderEnd = 0;
-  #hintSize = FIRST_HINT;
+  #window = FIRST_WINDOW;
   /** Where a random read has been since `tell`. */
   #random: ArchiveAccess | null = null;
   #randomBlock = 0;
@@ -43,15 +45,12 @@ export class DiskAhead {
   sequential(access: ArchiveAccess, block: number): void {
     if (access.path === null) return;
     const at = access.blockOffsets?.[block] ?? access.size;
-    if (this.#inOrder?.handle !== access.handle || this.#inOrderEnd < at || this.#inOrderEnd > at + 2 * LAST_HINT) {
+    if (this.#inOrder?.handle !== access.handle || this.#inOrderEnd < at || this.#inOrderEnd > at + 2 * LAST_WINDOW) {
       this.#inOrderEnd = at;
-      this.#hintSize = FIRST_HINT;
+      this.#window = FIRST_WINDOW;
     }
     this.#inOrder = access;
-    if (this.#inOrderEnd - at > this.#hintSize / 2) return;
-    this.#hint(access, this.#inOrderEnd, this.#hintSize);
-    this.#inOrderEnd += this.#hintSize;
-    this.#hintSize = Math.min(LAST_HINT, this.#hintSize * 2);
+    this.#inOrderAt = at;
   }
 
   /** A random read has taken a part of this block. */
@@ -61,11 +60,23 @@ export class DiskAhead {
     this.#randomBlock = block;
   }
 
-  /** Tells the kernel of the last random read: when it has been answered, as this costs some 20 µs. */
+  /** Tells the kernel, when a read has been answered: this costs tens of microseconds. */
   tell(): void {
-    const access = this.#random;
-    if (access === null) return;
+    if (this.#inOrder !== null) this.#tellInOrder(this.#inOrder);
+    if (this.#random !== null) this.#tellRandom(this.#random);
     this.#random = null;
+  }
+
+  #tellInOrder(access: ArchiveAccess): void {
+    const room = Math.min(this.#inOrderAt + this.#window, access.size) - this.#inOrderEnd;
+    const length = room < STEP ? room : room - (room % STEP);
+    if (length <= 0 || (length < STEP && this.#inOrderEnd + length < access.size)) return;
+    this.#hint(access, this.#inOrderEnd, length);
+    this.#inOrderEnd += length;
+    this.#window = Math.min(LAST_WINDOW, this.#window + STEP);
+  }
+
+  #tellRandom(access: ArchiveAccess): void {
     const block = this.#randomBlock;
     const region = block - (block % REGION_BLOCKS);
     if (!this.#regions.has(access.handle, region)) return this.#regions.add(access.handle, region);

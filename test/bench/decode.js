@@ -65,6 +65,7 @@ for (let group = thread * GROUP; group < blocks.length; group += threads * GROUP
     const [row, block] = blocks[group + i];
     const access = archives.get(row);
     disk.sequential(access, block);
+    disk.tell();
     const frame = readFrame(access, access.blockOffsets[block], access.blockLengths[block]);
     const expect = { type: 'DATA', sequence: block + 1, tagOnly: true };
     decoded += openFrame(sealContext(access), frame, expect, targets[i]).length;
