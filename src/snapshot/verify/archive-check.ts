@@ -21,7 +21,7 @@ export interface ArchiveCheck {
   repository: Repository;
   keys: KeyOpener;
   findings: Findings;
-  /** All blocks are opened afterwards: of a remote store, they are read only then, and held against the Merkle root by `settleBlocks`. */
+  /** All blocks of a remote store are opened afterwards, and held against the Merkle root by `settleBlocks`. */
   readsAll: boolean;
 }
 
@@ -75,8 +75,8 @@ export async function checkTreeArchive(check: ArchiveCheck, facts: ArchiveFacts)
 }
 
 /**
- * A data archive and its hot index: both copies of header, tables and trailer, and the Merkle root over the block hashes
- * that stand in the archive. `lost` gets what cannot be read. Blocks themselves are for `checkRun`.
+ * A data archive and its hot index: both copies of header, tables and trailer, and where the store is local the Merkle root over the
+ * block hashes that stand in the archive. `lost` gets what cannot be read. Blocks themselves are for `checkRun`.
  */
 export async function checkDataArchive(
   check: ArchiveCheck,
@@ -98,18 +98,16 @@ export async function checkDataArchive(
     const own = await tryOpen(check, file, facts);
     const best = index?.opened ?? own.archive;
     const sound = own.archive !== null && index !== null && (await sameCopies(file, own.archive, index.bytes));
-    const remote = isRemote(check.store);
     const tail = index?.bytes.subarray(index.opened.header.frame.length) ?? Buffer.alloc(0);
-    if (sound && remote && check.readsAll) {
+    if (sound && isRemote(check.store)) {
+      // A few bytes of each block would be thousands of requests, and each byte is paid for: what is to be read of blocks is opened too.
       checkTrailer(check, object, own.archive!.trailer, facts.headerHash);
       const { context, blocks } = own.archive!;
-      return { id, object, context, blocks, chunks: index!.chunks, unread: { facts, opened: own.archive!, tail } };
+      const unread = check.readsAll ? { facts, opened: own.archive!, tail } : null;
+      return { id, object, context, blocks, chunks: index!.chunks, unread };
     }
-    // A few bytes of each block: quick where the file is here, and thousands of requests where it is not.
     const skimmed =
-      sound &&
-      !remote &&
-      (await skimArchive(file, { ...own.archive!, tail }, (bytes, read) => findings.advance(bytes, read)));
+      sound && (await skimArchive(file, { ...own.archive!, tail }, (bytes, read) => findings.advance(bytes, read)));
     if (skimmed) checkTrailer(check, object, own.archive!.trailer, facts.headerHash);
     else await scanData({ check, facts, lost }, file, { own, index: index?.opened ?? null, sound });
     if (best === null) {

@@ -152,8 +152,8 @@ class Verification {
     const findings = this.#findings;
     const { repository, readData = 0, snapshots } = this.#options;
     const { store } = repository;
-    // What is read once gives block hashes and content; a folder is skimmed first, which costs next to nothing.
-    const readsAll = readData >= 100 && isRemote(store);
+    const remote = isRemote(store);
+    const readsAll = readData >= 100 && remote;
     const check = (into: Findings) => ({ store, repository, keys: this.#keys, findings: into, readsAll });
     const all = [...this.#trees.archives.values()];
     // With chosen snapshots: only what their content lies in.
@@ -170,9 +170,10 @@ class Verification {
       });
     }
     const bytes = (list: readonly ArchiveFacts[]) => list.reduce((sum, { size }) => sum + size, 0);
-    const passes = readsAll ? 1 : 1 + readData / 100;
+    // A folder is skimmed first, which costs next to nothing.
+    const passes = (remote ? 0 : 1) + readData / 100;
     findings.phase('archives', bytes(trees) + bytes(data) * passes);
-    const atOnce = isRemote(store) ? OBJECTS_AT_ONCE : 1;
+    const atOnce = remote ? OBJECTS_AT_ONCE : 1;
     await forEach(trees, atOnce, (facts) => this.#surely((into) => checkTreeArchive(check(into), facts)));
     for (const { record, error } of this.#unopened) this.#tellUnopened(record, error);
     let pool: BlockPool | null = null;
