@@ -2,11 +2,11 @@
  * Sealed frames of open archives, synchronously: from a local file in place, from what was fetched lately, or from the
  * block cache. One instance of this state per thread; an archive is known by its handle, which the main thread gives out.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { type ArchiveKind, KIND_DATA } from '../archive/format.ts';
 import { maxFrameLength } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
-import { libc } from '../posix/libc.ts';
+import { check, libc } from '../posix/libc.ts';
 import { missFrame } from './miss.ts';
 
 /** An open archive: all that any thread needs to read it. Plain data; the arrays may lie in shared memory. */
@@ -185,8 +185,10 @@ function readFile(access: ArchiveAccess, offset: number, length: number): Buffer
   let done = 0;
   try {
     const fd = openFile(access);
+    // By the C library: fs.readSync takes 2 µs more.
+    const { pread } = libc();
     while (done < length) {
-      const read = readSync(fd, bytes, done, length - done, offset + done);
+      const read = check(pread(fd, bytes.subarray(done), length - done, offset + done), 'pread', access.path!);
       if (read === 0) break;
       done += read;
     }

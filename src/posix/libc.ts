@@ -34,6 +34,8 @@ const SIGNATURES = {
   pwrite: 'long pwrite(int fd, const void *buffer, size_t size, int64_t offset)',
   close: 'int close(int fd)',
   read: 'long read(int fd, void *buffer, size_t size)',
+  pread: 'long pread(int fd, void *buffer, size_t size, int64_t offset)',
+  write: 'long write(int fd, const void *buffer, size_t size)',
   writev: 'long writev(int fd, const void *vector, int count)',
   _exit: 'void _exit(int code)',
 } as const;

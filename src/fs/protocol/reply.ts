@@ -23,7 +23,7 @@ import {
 /** The largest payload: a read of MAX_PAGES pages (pages of 64 KiB exist, but we never answer more than 1 MiB). */
 export const MAX_PAYLOAD = MAX_PAGES * 4096;
 /** writev takes 1024 pieces; more than this many are copied together. */
-const MAX_PIECES = 512;
+export const MAX_PIECES = 512;
 const DOT = 0x2e;
 
 export class Reply implements DirectorySink, ReadSink {
