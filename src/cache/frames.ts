@@ -6,6 +6,7 @@ import { closeSync, openSync } from 'node:fs';
 import { type ArchiveKind, KIND_DATA } from '../archive/format.ts';
 import { maxFrameLength } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
+import { willNeed } from '../posix/advice.ts';
 import { check, libc } from '../posix/libc.ts';
 import { missFrame } from './miss.ts';
 
@@ -96,26 +97,14 @@ export function readFrame(access: ArchiveAccess, offset: number, length: number,
   throw missFrame(access.handle, offset, length, until);
 }
 
-const POSIX_FADV_WILLNEED = 3;
-
 /**
- * Of one call the kernel reads no more than the larger of the device's read-ahead and its largest request (mm/readahead.c,
- * force_page_cache_ra), and says nothing of the rest: 128 KiB are its read-ahead where nobody has set another.
- */
-const HINT_SIZE = 128 * 1024;
-
-/**
- * Tells the kernel that these bytes of a local archive will be read soon; it reads them in the background. No error: this is a
- * hint. Threads read a large file in turn, each by a descriptor of its own, so that to the kernel none of them is sequential.
+ * Tells the kernel that these bytes of a local archive will be read soon. No error: this is a hint. Threads read a large file in turn,
+ * each by a descriptor of its own, so that to the kernel none of them is sequential.
  */
 export function hintFrames(access: ArchiveAccess, offset: number, length: number): void {
-  if (access.path === null || process.platform !== 'linux') return;
+  if (access.path === null) return;
   try {
-    const { posix_fadvise } = libc();
-    const fd = openFile(access);
-    const end = offset + length;
-    for (let at = offset; at < end; at += HINT_SIZE)
-      posix_fadvise(fd, at, Math.min(HINT_SIZE, end - at), POSIX_FADV_WILLNEED);
+    willNeed(openFile(access), offset, length);
   } catch {
     // Whoever really reads the file will meet the error and tell of it.
   }

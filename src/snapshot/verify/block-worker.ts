@@ -1,10 +1,11 @@
 /** The thread behind `BlockPool`. Synchronous: it has nothing else to do. */
 import { closeSync, openSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { willNeed } from '../../posix/advice.ts';
 import { threadLoaded } from '../../posix/thread.ts';
 import type { RunAnswer, RunJob } from './block-pool.ts';
 import { memoryReader } from './block-pool.ts';
-import { checkRun } from './blocks.ts';
+import { type BlockRun, checkRun } from './blocks.ts';
 import { readRange, translate } from './object-file.ts';
 
 threadLoaded();
@@ -20,10 +21,21 @@ function fileOf(path: string, object: string): number {
   return fd;
 }
 
+/** The disk reads on while blocks are decoded. */
+function hint({ object, offsets, lengths }: BlockRun, path: string): void {
+  const last = lengths.length - 1;
+  try {
+    willNeed(fileOf(path, object), offsets[0]!, offsets[last]! + lengths[last]! - offsets[0]!);
+  } catch {
+    // Reading meets the error too, and tells of it.
+  }
+}
+
 port.on('message', (job: RunJob) => {
   let answer: RunAnswer;
   try {
     const { run, path, bytes } = job;
+    if (path !== null) hint(run, path);
     const read =
       path === null
         ? memoryReader(bytes!, run.offsets[0]!, run.object)

@@ -153,7 +153,7 @@ class Verification {
     const { repository, readData = 0, snapshots } = this.#options;
     const { store } = repository;
     const remote = isRemote(store);
-    const readsAll = readData >= 100 && remote;
+    const readsAll = readData >= 100;
     const check = (into: Findings) => ({ store, repository, keys: this.#keys, findings: into, readsAll });
     const all = [...this.#trees.archives.values()];
     // With chosen snapshots: only what their content lies in.
@@ -170,8 +170,8 @@ class Verification {
       });
     }
     const bytes = (list: readonly ArchiveFacts[]) => list.reduce((sum, { size }) => sum + size, 0);
-    // A folder is skimmed first, which costs next to nothing.
-    const passes = (remote ? 0 : 1) + readData / 100;
+    // What is not read whole is skimmed in a folder.
+    const passes = (remote || readsAll ? 0 : 1) + readData / 100;
     findings.phase('archives', bytes(trees) + bytes(data) * passes);
     const atOnce = remote ? OBJECTS_AT_ONCE : 1;
     await forEach(trees, atOnce, (facts) => this.#surely((into) => checkTreeArchive(check(into), facts)));
