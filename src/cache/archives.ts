@@ -310,12 +310,13 @@ export class OpenArchives {
     const table = opened.kind === KIND_DATA ? opened.blocks : undefined;
     const archive: OpenArchive = {
       handle: ++lastHandle,
-      id: opened.id,
+      // Memory of its own: what is posted to a thread takes along all of what it is cut from, 8 KiB of the pool or a whole page.
+      id: Uint8Array.from(opened.id),
       kind: opened.kind,
       object,
       path: this.store.localPath(object),
       size: facts.size,
-      headerHash: opened.headerHash,
+      headerHash: Uint8Array.from(opened.headerHash),
       blockKey: opened.blockKey,
       blockOffsets: table?.offsets ?? null,
       blockLengths: table?.lengths ?? null,

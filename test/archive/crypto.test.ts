@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import { xchacha20poly1305 } from '@noble/ciphers/chacha.js';
 import { blake3 as nobleBlake3 } from '@noble/hashes/blake3.js';
 import * as age from 'age-encryption';
@@ -46,6 +48,16 @@ describe('BLAKE3', () => {
       }),
     );
   });
+});
+
+describe('BLAKE3 in a thread that never returns to its event loop', () => {
+  it('leaves nothing behind', async () => {
+    // What the package allocates for each result would be 300 bytes here: 180 MB.
+    const worker = new Worker(new URL('./blake3-worker.mjs', import.meta.url), { workerData: { rounds: 200_000 } });
+    const [grown] = await once(worker, 'message');
+    await worker.terminate();
+    expect(grown).toBeLessThan(60 * 1024 * 1024);
+  }, 60_000);
 });
 
 describe('XChaCha20-Poly1305', () => {

@@ -1,15 +1,29 @@
 import { createRequire } from 'node:module';
-import { KEY_SIZE } from '../format.ts';
+import { HASH_SIZE, KEY_SIZE } from '../format.ts';
 
 // A CommonJS package whose ESM named exports Node cannot detect.
 const native = createRequire(import.meta.url)('@napi-rs/blake-hash') as typeof import('@napi-rs/blake-hash');
 
-/** BLAKE3-256 of `data`: 32 bytes. */
-export function blake3(data: Uint8Array): Buffer {
-  return native.blake3(data);
+/**
+ * What was hashed, in memory of its own. The package's own Buffers are given back by the event loop, to which a reader of a mount never
+ * returns: each would stay for ever (300 bytes; a mount grew by 1.2 KB with each look-up whose pages were not in memory).
+ */
+function digestOf(hasher: InstanceType<typeof native.Blake3Hasher>): Buffer {
+  const hash = Buffer.allocUnsafeSlow(HASH_SIZE);
+  hash.write(hasher.digest('hex'), 'hex');
+  return hash;
 }
 
-// Making a native hasher costs 10 µs, resetting one 1 µs: the last keyed hasher is kept (one key is used for a whole run).
+// Making a native hasher costs 10 µs, resetting one 1 µs.
+const plainHasher = new native.Blake3Hasher();
+
+/** BLAKE3-256 of `data`: 32 bytes. */
+export function blake3(data: Uint8Array): Buffer {
+  plainHasher.reset();
+  return digestOf(plainHasher.update(data));
+}
+
+// The last keyed hasher is kept (one key is used for a whole run).
 let keyedHasher: InstanceType<typeof native.Blake3Hasher> | null = null;
 const keyedBy = Buffer.alloc(KEY_SIZE);
 
@@ -21,7 +35,7 @@ export function keyedBlake3(key: Uint8Array, data: Uint8Array): Buffer {
   } else {
     keyedHasher.reset();
   }
-  return keyedHasher.update(data).digestBuffer();
+  return digestOf(keyedHasher.update(data));
 }
 
 /** BLAKE3 in derive_key mode: 32 bytes out of `material`, bound to the fixed string `context`. */
@@ -53,7 +67,7 @@ export class Blake3Stream {
   }
 
   digest(): Buffer {
-    return this.#hasher.digestBuffer();
+    return digestOf(this.#hasher);
   }
 }
 
