@@ -13,6 +13,7 @@
 import { corrupt } from '../errors.ts';
 import { readPlanes, readUint53, writePlanes, writeUint53 } from './columns.ts';
 import { BLOCK_SIZE, FRAME_OVERHEAD, MAX_ARCHIVE_SIZE, MAX_STREAM } from './format.ts';
+import { maxFrameLength } from './frame.ts';
 
 const FIXED_SIZE = 16;
 
@@ -88,11 +89,14 @@ export function decodeBlockTable(
   const gaps = new Uint32Array(count);
   readPlanes(bytes, readPlanes(bytes, FIXED_SIZE, gaps), lengths);
   let at = options.begin;
+  // Whoever fetches a block asks for as many bytes as stand here.
+  const longest = maxFrameLength(options.hasStream ? 'DATA' : 'PAGE');
   const limit = Math.min(options.end, MAX_ARCHIVE_SIZE);
   for (let i = 0; i < count; i++) {
     at += gaps[i]!;
     offsets[i] = at;
-    if (lengths[i]! < FRAME_OVERHEAD) throw corrupt(`BIDX: block ${i} has ${lengths[i]} bytes`);
+    if (lengths[i]! < FRAME_OVERHEAD || lengths[i]! > longest)
+      throw corrupt(`BIDX: block ${i} has ${lengths[i]} bytes`);
     at += lengths[i]!;
     if (at > limit) throw corrupt(`BIDX: block ${i} ends at ${at}, beyond ${limit}`);
   }
