@@ -78,7 +78,10 @@ const NO_ARCHIVE = -1;
 /** How a failure crosses threads; index 0 is a failure that the waiter should meet itself (a Miss). */
 const ERROR_CODES: readonly (ErrorCode | null)[] = [null, 'corrupt', 'io', 'unsupported', 'internal'];
 
-/** A decode takes under a millisecond; a thread that died while it held a claim must not stop the others for ever. */
+/**
+ * A decode takes under a millisecond, but its bytes may come from a disk that has to spin up; and a thread that died while it held a claim must not
+ * stop the others for ever. Who has waited for so long decodes the block too.
+ */
 const WAIT_LIMIT_MS = 10_000;
 
 /** Slots for about `bytes` of blocks (at least one set). The memory is taken from the system as slots are used. */
@@ -102,8 +105,11 @@ export class BlockSlots {
   readonly #sets: number;
   readonly #firstSlot: number;
   readonly #views: Buffer[] = [];
+  readonly #waitLimit: number;
 
-  constructor(memory: SlotMemory) {
+  /** `waitLimit`: milliseconds, see above. */
+  constructor(memory: SlotMemory, waitLimit = WAIT_LIMIT_MS) {
+    this.#waitLimit = waitLimit;
     this.slotSize = memory.slotSize;
     this.#words = new Int32Array(memory.control);
     this.#sets = memory.slots / WAYS;
@@ -313,7 +319,7 @@ export class BlockSlots {
     const at = this.#wordsOf(slot);
     if (Atomics.load(words, at + STATE) === LOADING) {
       Atomics.add(words, WAITS, 1);
-      Atomics.wait(words, at + STATE, LOADING, WAIT_LIMIT_MS);
+      Atomics.wait(words, at + STATE, LOADING, this.#waitLimit);
     }
     const state = Atomics.load(words, at + STATE);
     if (state === READY) {
@@ -322,12 +328,12 @@ export class BlockSlots {
       return true;
     }
     if (state === LOADING) {
-      // Whoever claimed it is gone. Its pin keeps the slot out of use; without its key the block can be claimed anew.
+      // Whoever claimed it is slow, or gone. Its pin keeps the slot out of use; without its key the block can be claimed anew.
       this.#lock(set);
       if (Atomics.load(words, at + STATE) === LOADING) Atomics.store(words, at + ARCHIVE, NO_ARCHIVE);
       this.#unlock(set);
       this.release(slot);
-      throw new RozenError('io', `a block was not decoded within ${WAIT_LIMIT_MS / 1000} s`, { retryable: true });
+      return false;
     }
     const code = state === FAILED ? ERROR_CODES[Atomics.load(words, at + ERROR)] : null;
     const message = code ? Buffer.from(this.bytes(slot)).toString() : '';

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { BlockSlots, createSlotMemory } from '../../src/cache/slots.ts';
@@ -123,6 +124,40 @@ describe('block slots in one thread', () => {
     const slot = slots.acquire(0, 0, load(3, 3));
     expect(slots.bytes(slot)).toEqual(Buffer.alloc(3, 3));
     expect(slots.counters()).toMatchObject({ decodes: 1, failures: 1 });
+  });
+
+  it('has whoever waits too long for a slow disk decode the block too', async () => {
+    const memory = createSlotMemory({ bytes: 8 * 4096, slotSize: 4096 });
+    const gate = new Int32Array(new SharedArrayBuffer(8));
+    const source = `
+      const { parentPort, workerData } = require('node:worker_threads');
+      import(workerData.module).then(({ BlockSlots }) => {
+        const { memory, gate } = workerData;
+        const slots = new BlockSlots(memory);
+        const slot = slots.acquire(0, 0, (target) => {
+          Atomics.store(gate, 0, 1);
+          Atomics.notify(gate, 0);
+          Atomics.wait(gate, 1, 0);
+          target[0] = 9;
+          return 1;
+        });
+        parentPort.postMessage(slots.bytes(slot)[0]);
+        slots.release(slot);
+      });`;
+    const module = new URL('../../dist/cache/slots.js', import.meta.url).href;
+    const slow = new Worker(source, { eval: true, workerData: { memory, gate, module } });
+    const answer = once(slow, 'message');
+    await expect.poll(() => Atomics.load(gate, 0)).toBe(1);
+    const slots = new BlockSlots(memory, 20);
+    const slot = slots.acquire(0, 0, load(5, 9));
+    expect(slots.bytes(slot)).toEqual(Buffer.alloc(9, 5));
+    slots.release(slot);
+    Atomics.store(gate, 1, 1);
+    Atomics.notify(gate, 1);
+    expect(await answer).toEqual([9]);
+    await slow.terminate();
+    expect(slots.pinned()).toBe(0);
+    expect(slots.has(0, 0)).toBe(true);
   });
 
   it('refuses a loader that claims more than a slot holds', () => {
