@@ -11,7 +11,7 @@ export const CONTROL = {
   FD: 1,
   /** See lead.ts. */
   LEAD: 2,
-  /** Readers that sleep until they get the lead. */
+  /** Readers that sleep until they get the lead, or look for what else there is to do: a bit for each. */
   IDLE: 3,
   /** See tiering.ts. */
   STREAMING: 4,

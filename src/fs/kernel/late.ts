@@ -32,18 +32,25 @@ export class LateRequests {
     this.#bytes = new Uint8Array(memory);
   }
 
-  /** False when it does not fit. */
-  push(raw: Uint8Array): boolean {
-    if (raw.length > (ENTRY_WORDS - BYTES) * 4) return false;
+  /** Where it lies, for `takeBack`; 0 when it does not fit. */
+  push(raw: Uint8Array): number {
+    if (raw.length > (ENTRY_WORDS - BYTES) * 4) return 0;
     for (let at = FIRST; at < this.#words.length; at += ENTRY_WORDS) {
       if (Atomics.compareExchange(this.#words, at + STATE, FREE, TAKEN) !== FREE) continue;
       this.#bytes.set(raw, (at + BYTES) * 4);
       this.#words[at + LENGTH] = raw.length;
       Atomics.store(this.#words, at + STATE, READY);
       Atomics.add(this.#words, PENDING, 1);
-      return true;
+      return at;
     }
-    return false;
+    return 0;
+  }
+
+  /** Takes back what was pushed. False when somebody has taken it meanwhile. */
+  takeBack(at: number): boolean {
+    if (Atomics.compareExchange(this.#words, at + STATE, READY, FREE) !== READY) return false;
+    Atomics.sub(this.#words, PENDING, 1);
+    return true;
   }
 
   /** Moves a request to `request`; false when there is none. */

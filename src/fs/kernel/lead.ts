@@ -39,8 +39,9 @@ const ONE_CALL = HOLDER + 1;
 /** What a reader does next. */
 export const TURN = { END: 0, LEAD: 1, LATE: 2 } as const;
 
-/** Takes the lead from a reader that has died. */
+/** Takes the lead from a reader that has died; nor does it sleep any more. */
 export function releaseLead(control: Int32Array, worker: number): void {
+  Atomics.and(control, CONTROL.IDLE, ~(1 << worker));
   if ((Atomics.load(control, CONTROL.LEAD) & HOLDER) !== worker + 1) return;
   Atomics.and(control, CONTROL.LEAD, ~HOLDER);
   Atomics.notify(control, CONTROL.LEAD);
@@ -58,6 +59,8 @@ export class Lead {
   private readonly late: LateRequests;
   private readonly help: () => boolean;
   private readonly me: number;
+  /** This reader's bit of CONTROL.IDLE. */
+  private readonly idle: number;
   private readonly pollfd = Buffer.from(new ArrayBuffer(8));
   private readonly poll = libc().poll;
   private vain = 0;
@@ -77,17 +80,23 @@ export class Lead {
     this.late = late;
     this.help = help;
     this.me = worker + 1;
+    this.idle = 1 << worker;
     this.pollfd.writeInt32LE(fd, 0);
     this.pollfd.writeInt16LE(POLLIN, 4);
   }
 
-  /** Waits until this reader has the lead, or there is a late request, which is then in `request`; END when the mount has ended. */
+  /** Waits until this reader has the lead, or finds a late request while it waits, which is then in `request`; END when the mount has ended. */
   take(request: Request): number {
     const control = this.control;
     if (this.held) return Atomics.load(control, CONTROL.STATE) === STATE.GO ? TURN.LEAD : TURN.END;
-    Atomics.add(control, CONTROL.IDLE, 1);
+    Atomics.or(control, CONTROL.IDLE, this.idle);
     const turn = this.await(request);
-    Atomics.sub(control, CONTROL.IDLE, 1);
+    Atomics.and(control, CONTROL.IDLE, ~this.idle);
+    // A late request for a reader that counted as idle until now: whoever holds the lead does not look again.
+    if (turn === TURN.LEAD && this.late.pop(request)) {
+      this.pass();
+      return TURN.LATE;
+    }
     return turn;
   }
 
@@ -127,7 +136,7 @@ export class Lead {
 
   /** Wakes a reader that sleeps, to help with a request that this one works on alone. False when none sleeps or more requests wait. */
   call(): boolean {
-    if (!this.held || !this.alone || Atomics.load(this.control, CONTROL.IDLE) <= 0) return false;
+    if (!this.held || !this.alone || Atomics.load(this.control, CONTROL.IDLE) === 0) return false;
     callReader(this.control);
     return true;
   }

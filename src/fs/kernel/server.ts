@@ -78,6 +78,8 @@ class Server implements MountServer {
   private connection: string | null = null;
   private readonly notifications: Buffer[] = [];
   private notifying = false;
+  /** Called when the last notification has been written, at the end. */
+  private notified: (() => void) | null = null;
   /** When readers were replaced, in ms; the last ones. */
   private restarts: number[] = [];
   private ending = false;
@@ -273,9 +275,13 @@ class Server implements MountServer {
   private handBack(unique: number, raw: Uint8Array): boolean {
     const times = this.handed.get(unique) ?? 0;
     this.handed.delete(unique);
-    if (times >= MAX_HANDED || Atomics.load(this.control, CONTROL.IDLE) <= 0) return false;
+    if (times >= MAX_HANDED || Atomics.load(this.control, CONTROL.IDLE) === 0) return false;
     this.request.load(raw);
-    if (this.request.opcode !== OPCODE.READ || !this.late.push(raw)) return false;
+    const place = this.request.opcode === OPCODE.READ ? this.late.push(raw) : 0;
+    if (place === 0) return false;
+    // A reader that counted as idle may have got the lead meanwhile. Either it finds the request before it waits for the kernel, or it does not count
+    // any more here (lead.ts).
+    if (Atomics.load(this.control, CONTROL.IDLE) === 0 && this.late.takeBack(place)) return false;
     this.handed.set(unique, times + 1);
     if (this.handed.size > HANDED_KEPT) this.handed.delete(this.handed.keys().next().value!);
     callReader(this.control);
@@ -327,6 +333,7 @@ class Server implements MountServer {
   private notifyNext(): void {
     const message = this.fd < 0 ? undefined : this.notifications.shift();
     this.notifying = message !== undefined;
+    if (message === undefined) this.notified?.();
     // What the kernel does not know (ENOENT) needs no forgetting.
     if (message !== undefined) write(this.fd, message, () => this.notifyNext());
   }
@@ -392,6 +399,12 @@ class Server implements MountServer {
     process.off('exit', this.abort);
     const fd = this.fd;
     this.fd = -1;
+    // A notification in the thread pool would be written to whatever file gets this number next. The connection is gone: nothing holds it up.
+    if (this.notifying) {
+      await new Promise<void>((resolve) => {
+        this.notified = resolve;
+      });
+    }
     closeSync(fd);
     await this.closeHost();
     this.resolveClosed();

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { expect, test } from 'vitest';
 import { CONTROL, STATE } from '../../../src/fs/kernel/channel.ts';
 import { createLateMemory, LateRequests } from '../../../src/fs/kernel/late.ts';
-import { callReader, releaseLead } from '../../../src/fs/kernel/lead.ts';
+import { callReader, Lead, releaseLead, TURN } from '../../../src/fs/kernel/lead.ts';
 import { Request } from '../../../src/fs/protocol/request.ts';
 
 const numbered = (n: number): Uint8Array =>
@@ -13,9 +13,9 @@ test('late requests come out as they went in, and no more of them than there is 
   const late = new LateRequests(createLateMemory());
   const request = new Request();
   expect(late.pop(request)).toBe(false);
-  expect(late.push(new Uint8Array(1000))).toBe(false);
+  expect(late.push(new Uint8Array(1000))).toBe(0);
   let pushed = 0;
-  while (late.push(numbered(pushed))) pushed++;
+  while (late.push(numbered(pushed)) !== 0) pushed++;
   expect(pushed).toBe(32);
   const seen = new Set<number>();
   while (late.pop(request)) {
@@ -24,7 +24,44 @@ test('late requests come out as they went in, and no more of them than there is 
     seen.add(request.words[2]!);
   }
   expect(seen.size).toBe(32);
-  expect(late.push(numbered(99))).toBe(true);
+  const place = late.push(numbered(99));
+  expect(place).toBeGreaterThan(0);
+  expect(late.takeBack(place)).toBe(true);
+  expect(late.takeBack(place)).toBe(false);
+  expect(late.pop(request)).toBe(false);
+});
+
+test('a late request that comes while the only reader gets the lead is not left lying', () => {
+  const control = new Int32Array(new SharedArrayBuffer(64));
+  const late = new LateRequests(createLateMemory());
+  Atomics.store(control, CONTROL.STATE, STATE.GO);
+  // The last look before the lead is taken finds nothing; the request comes right after, as the reader still counts as idle.
+  let looks = 0;
+  const watched = Object.assign(Object.create(late), {
+    pop(request: Request) {
+      const found = late.pop(request);
+      if (++looks === 1) {
+        expect(control[CONTROL.IDLE]).toBe(1);
+        late.push(numbered(7));
+      }
+      return found;
+    },
+  });
+  const lead = new Lead(control, watched, () => false, { worker: 0, fd: -1 });
+  const request = new Request();
+  expect(lead.take(request)).toBe(TURN.LATE);
+  expect(request.words[2]).toBe(7);
+  expect(control[CONTROL.IDLE]).toBe(0);
+  // Who answers a late request leaves the kernel to others.
+  expect(control[CONTROL.LEAD]! & 0xff).toBe(0);
+  expect(lead.take(request)).toBe(TURN.LEAD);
+});
+
+test('a reader that died counts as idle no more', () => {
+  const control = new Int32Array(new SharedArrayBuffer(64));
+  control[CONTROL.IDLE] = 0b101;
+  releaseLead(control, 2);
+  expect(control[CONTROL.IDLE]).toBe(1);
 });
 
 /** Hangs when a reader sleeps over a late request: the leader waits for a kernel that says nothing. */
@@ -49,7 +86,7 @@ test.each([2, 3])(
     );
     await Promise.all(workers.map((worker) => once(worker, 'message')));
     for (let n = 0; n < rounds; n++) {
-      while (!late.push(numbered(n))) {
+      while (late.push(numbered(n)) === 0) {
         // As many as fit are under way.
       }
       callReader(control);
