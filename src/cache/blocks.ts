@@ -7,7 +7,7 @@ import { BLOCK_SIZE, PART_SIZE } from '../archive/format.ts';
 import { openFrame, type SealContext, UnsealedFrame } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
 import { DiskAhead } from './disk-ahead.ts';
-import { type ArchiveAccess, placeInStream, readFrame } from './frames.ts';
+import { type ArchiveAccess, placeInStream, readFrame, reading } from './frames.ts';
 import { RecentBlocks } from './recent-blocks.ts';
 import type { BlockSlots } from './slots.ts';
 import type { Piece, PieceTasks } from './tasks.ts';
@@ -130,7 +130,7 @@ export class BlockReader {
         this.#meter.busy();
         this.#disk.random(access, block);
         this.#touched.add(access.handle, block);
-        unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block, until), block + 1);
+        unsealed = this.#unseal(access, { block, until });
         this.#scratch[this.#scratchUsed] ??= Buffer.allocUnsafeSlow(BLOCK_SIZE);
         const part = unsealed.part(from, upTo, this.#scratch[this.#scratchUsed]!);
         if (part !== null) {
@@ -196,7 +196,7 @@ export class BlockReader {
   readonly #decodePiece = ({ handle, block, from, upTo }: Piece, memory: Buffer): Buffer | null => {
     const access = this.#known.get(handle);
     if (access === undefined) return null;
-    const unsealed = new UnsealedFrame(sealContext(access), this.#frame(access, block, 0), block + 1);
+    const unsealed = this.#unseal(access, { block, until: 0 });
     const part = unsealed.part(from, upTo, memory);
     if (part !== null) this.#meter.part?.(true);
     return part;
@@ -275,8 +275,15 @@ export class BlockReader {
   }
 
   #decode(access: ArchiveAccess, { block, until }: { block: number; until: number }, target: Buffer): number {
-    const frame = this.#frame(access, block, until);
-    return openFrame(sealContext(access), frame, { type: 'DATA', sequence: block + 1, tagOnly: true }, target).length;
+    const expect = { type: 'DATA', sequence: block + 1, tagOnly: true } as const;
+    return reading(
+      access,
+      () => openFrame(sealContext(access), this.#frame(access, block, until), expect, target).length,
+    );
+  }
+
+  #unseal(access: ArchiveAccess, { block, until }: { block: number; until: number }): UnsealedFrame {
+    return reading(access, () => new UnsealedFrame(sealContext(access), this.#frame(access, block, until), block + 1));
   }
 
   #frame(access: ArchiveAccess, block: number, until: number): Buffer {

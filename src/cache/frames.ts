@@ -2,7 +2,7 @@
  * Sealed frames of open archives, synchronously: from a local file in place, from what was fetched lately, or from the
  * block cache. One instance of this state per thread; an archive is known by its handle, which the main thread gives out.
  */
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
 import { type ArchiveKind, KIND_DATA } from '../archive/format.ts';
 import { maxFrameLength } from '../archive/frame.ts';
 import { corrupt, RozenError } from '../errors.ts';
@@ -214,6 +214,32 @@ function openFile(access: ArchiveAccess): number {
       forgetFile(files.keys().next().value!);
     }
   }
+}
+
+/**
+ * What `work` makes of frames of an archive. Once more when it finds them damaged in a file that is no longer the archive's, as a good copy took
+ * its place since it was opened.
+ */
+export function reading<T>(access: ArchiveAccess, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!isReplaced(access, error)) throw error;
+    forgetFile(access.handle);
+    return work();
+  }
+}
+
+function isReplaced({ handle, path }: ArchiveAccess, error: unknown): boolean {
+  const fd = files.get(handle);
+  if (fd === undefined || path === null || !(error instanceof RozenError) || error.code !== 'corrupt') return false;
+  const [open, there] = [fstatSync(fd), statSync(path, { throwIfNoEntry: false })];
+  return there !== undefined && (there.ino !== open.ino || there.dev !== open.dev);
+}
+
+/** Closes what was removed from its folder since it was opened (a compaction's sources), so that the disk gets its space back. */
+export function closeRemoved(): void {
+  for (const [handle, fd] of files) if (fstatSync(fd).nlink === 0) forgetFile(handle);
 }
 
 function forgetFile(handle: number): void {

@@ -2,7 +2,7 @@
 import { openFrame } from '../archive/frame.ts';
 import { decodePage, type Page } from '../archive/tree/page.ts';
 import type { PageSource } from '../archive/tree/read.ts';
-import { type ArchiveAccess, readFrame } from './frames.ts';
+import { type ArchiveAccess, readFrame, reading } from './frames.ts';
 
 /** What a decoded page takes beside its plaintext: column tables, ends of strings, the objects themselves. */
 const PAGE_OVERHEAD = 6 * 1024;
@@ -82,8 +82,10 @@ export class PageCache {
 /** Opens and decodes one PAGE frame. Throws Miss, 'corrupt' (naming object and offset) and 'io'. */
 function openPage(access: ArchiveAccess, offset: number, length: number): Page {
   const context = { archiveId: access.id, key: access.blockKey, headerHash: access.headerHash };
-  const plaintext = openFrame(context, readFrame(access, offset, length), { type: 'PAGE' });
-  return decodePage(plaintext, `${access.object}: page at ${offset}`);
+  return reading(access, () => {
+    const plaintext = openFrame(context, readFrame(access, offset, length), { type: 'PAGE' });
+    return decodePage(plaintext, `${access.object}: page at ${offset}`);
+  });
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Blocks read by several threads, here by several readers of one thread that call each other. */
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -8,7 +8,8 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { BLOCK_SIZE, KIND_DATA, PART_SIZE } from '../../src/archive/format.ts';
 import { sealFrame } from '../../src/archive/frame.ts';
 import { BlockReader } from '../../src/cache/blocks.ts';
-import { type ArchiveAccess, closeArchives } from '../../src/cache/frames.ts';
+import { type ArchiveAccess, closeArchives, closeRemoved } from '../../src/cache/frames.ts';
+import { Miss } from '../../src/cache/miss.ts';
 import { BlockSlots, createSlotMemory, type SlotMemory } from '../../src/cache/slots.ts';
 import { createTaskMemory, PieceTasks, type TaskMemory } from '../../src/cache/tasks.ts';
 
@@ -193,5 +194,49 @@ describe('random reads', () => {
       ),
       { numRuns: 150 },
     );
+  });
+});
+
+describe('a local archive whose file changes', () => {
+  const openOf = (path: string): number =>
+    readdirSync('/proc/self/fd').filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`).startsWith(path);
+      } catch {
+        return false;
+      }
+    }).length;
+
+  test('a good copy in the place of a damaged one is read at once, damage that stays is told', () => {
+    const content = makeContent();
+    const access = makeArchive(content);
+    const path = access.path!;
+    const good = readFileSync(path);
+    const damaged = Buffer.from(good);
+    damaged[access.blockOffsets![3]! + 1000]! ^= 1;
+    writeFileSync(path, damaged);
+    const reader = makeReader(0, { ...memory(), call: () => false });
+    const at = 3 * BLOCK_SIZE;
+    for (const length of [BLOCK_SIZE, 4096]) {
+      expect(() => readBy(reader, access, at, length)).toThrow('authentication failed');
+    }
+    writeFileSync(`${path}.new`, good);
+    renameSync(`${path}.new`, path);
+    for (const length of [4096, BLOCK_SIZE])
+      expect(readBy(reader, access, at, length).equals(content.subarray(at, at + length))).toBe(true);
+    closeArchives([access.handle]);
+  });
+
+  test('what was removed is closed, what is there stays open', () => {
+    const content = makeContent();
+    const [stays, goes] = [makeArchive(content), makeArchive(content)];
+    const reader = makeReader(0, { ...memory(), call: () => false });
+    for (const access of [stays, goes]) readBy(reader, access, 0, BLOCK_SIZE);
+    rmSync(goes.path!);
+    expect([openOf(stays.path!), openOf(goes.path!)]).toEqual([1, 1]);
+    closeRemoved();
+    expect([openOf(stays.path!), openOf(goes.path!)]).toEqual([1, 0]);
+    expect(() => readBy(reader, goes, BLOCK_SIZE, BLOCK_SIZE)).toThrow(Miss);
+    closeArchives([stays.handle]);
   });
 });

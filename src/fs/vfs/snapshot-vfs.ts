@@ -5,6 +5,7 @@
 import { ROOT_INODE } from '../../archive/format.ts';
 import type { PageSource } from '../../archive/tree/read.ts';
 import { type BlockMeter, BlockReader } from '../../cache/blocks.ts';
+import { closeRemoved } from '../../cache/frames.ts';
 import { Miss } from '../../cache/miss.ts';
 import { BlockSlots, type SlotMemory } from '../../cache/slots.ts';
 import { PieceTasks, type TaskMemory } from '../../cache/tasks.ts';
@@ -65,6 +66,8 @@ const DOT = 0x2e;
 const NOTHING = Buffer.alloc(0);
 const ROZEN_XATTR = Buffer.from('user.rozen.');
 const BLOCK = 4096;
+/** Removed archives are looked for so often at most: up to 128 calls of fstat. */
+const LOOK_EACH_MS = 30_000;
 
 export class SnapshotVfs implements Vfs {
   readonly #options: SnapshotVfsOptions;
@@ -82,6 +85,8 @@ export class SnapshotVfs implements Vfs {
   readonly #states = new Map<string, ArchiveState>();
   #status: StatusFacts;
   #epoch: number;
+  /** When to look for removed files next, in ms. */
+  #lookAt = 0;
 
   constructor(options: SnapshotVfsOptions) {
     this.#options = options;
@@ -250,6 +255,10 @@ export class SnapshotVfs implements Vfs {
     if (epoch === this.#epoch) return;
     this.#epoch = epoch;
     this.#options.receive(this);
+    // What has been told may be that archives were merged, and their files removed.
+    if (Date.now() < this.#lookAt) return;
+    this.#lookAt = Date.now() + LOOK_EACH_MS;
+    closeRemoved();
   }
 
   idle(): boolean {
