@@ -72,7 +72,7 @@ export interface BlockCacheOptions {
   /** Bytes; null leaves what is there (looking at it, clearing it). */
   budget: number | null;
   report?: (message: string) => void;
-  /** Told of a value that does not hold its checksum: a thread that only reads tells the one that writes, which calls `distrust`. */
+  /** Told of a value that does not hold its checksum: a thread that only reads tells the one that writes, which calls `remove`. */
   onDamage?: (key: Buffer) => void;
 }
 

@@ -44,7 +44,7 @@ export interface BlockMeter {
   frame(sealed: number): void;
   /** Work of a fraction of a millisecond begins: a decoding, or waiting for another thread's. `ahead`: nobody waits for it. */
   busy(ahead?: boolean): void;
-  /** Calls another thread to `help`; false when none has nothing to do. */
+  /** Calls another thread to `help`; false when none has time for it. */
   call?(): boolean;
   /** Less than a block was decoded for a read; `helping`: of another thread. */
   part?(helping?: boolean): void;

@@ -164,7 +164,7 @@ export interface VfsHost {
   readonly module: URL;
   /** How far the kernel shall read ahead of a program that goes on in order, where it lets itself be told, KiB. */
   readonly readAhead: number;
-  /** What that call receives, to be cloned into the worker (`workerData`), and the ports in it that must be transferred. */
+  /** What that call receives, to be cloned into the worker by its first message, and the ports in it that must be transferred. */
   workerInit(worker: number): { init: unknown; transfer: import('node:worker_threads').TransferListItem[] };
   /** Makes what the miss names available to every thread. Rejects with FsError (already logged) when it cannot. */
   resolve(miss: unknown): Promise<void>;

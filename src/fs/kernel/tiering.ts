@@ -2,8 +2,8 @@
  * Less compiling while a program streams. V8 optimizes a function when it has run for a while, and each thread has its own copies: 190
  * functions, 0.55 s of work by the compiler, just when deciphering and decoding need all cores. Run for longer before that, the same
  * functions cost little. Measured, 2 cores, fresh mount, requests of 128 KiB: 1 GiB of programs 1.22 s instead of 1.35 s, of noise
- * 0.87 s instead of 0.95 s, and once all is optimized 3 % slower; a measure ten times smaller costs 1.5 %. For everything else V8's own measure is better: a walk takes
- * 20 % longer with a larger one.
+ * 0.87 s instead of 0.95 s, and once all is optimized 3 % slower; a measure ten times smaller costs 1.5 %. For everything else V8's own
+ * measure is better: a walk takes 20 % longer with a larger one.
  */
 import { setFlagsFromString } from 'node:v8';
 import { CONTROL } from './channel.ts';

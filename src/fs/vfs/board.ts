@@ -25,7 +25,7 @@ export const COUNT = {
   framesRead: 3,
   sealedBytes: 4,
   misses: 5,
-  // The rest is about remote stores; but for the hits, the main thread alone counts it.
+  // About remote stores; but for the hits, the main thread alone counts it.
   cacheHits: 6,
   fetchedFrames: 7,
   storeRequests: 8,
@@ -33,6 +33,7 @@ export const COUNT = {
   fetchedBytes: 10,
   failedRequests: 11,
   cacheBytes: 12,
+  // Of random reads.
   partsDecoded: 13,
   partsShared: 14,
 } as const;
