@@ -141,8 +141,9 @@ describe('block slots in one thread', () => {
           target[0] = 9;
           return 1;
         });
-        parentPort.postMessage(slots.bytes(slot)[0]);
+        const value = slots.bytes(slot)[0];
         slots.release(slot);
+        parentPort.postMessage(value);
       });`;
     const module = new URL('../../dist/cache/slots.js', import.meta.url).href;
     const slow = new Worker(source, { eval: true, workerData: { memory, gate, module } });
