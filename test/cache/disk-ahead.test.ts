@@ -126,6 +126,13 @@ test('it is told only when the read has been answered, and of local archives onl
   expect(told.length).toBe(2);
 });
 
+test('for who stopped, nothing more is read', () => {
+  const { disk, told, inOrder } = watched();
+  inOrder(archive(1, 4000), 3);
+  for (let request = 0; request < 10; request++) disk.tell();
+  expect(told).toEqual([[1, 3 * FRAME, 8 * MIB]]);
+});
+
 test('who goes on in order is read ahead for, further and further, each byte once', () => {
   const { disk, told, inOrder } = watched();
   const access = archive(1, 4000);

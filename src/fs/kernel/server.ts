@@ -333,9 +333,9 @@ class Server implements MountServer {
   private notifyNext(): void {
     const message = this.fd < 0 ? undefined : this.notifications.shift();
     this.notifying = message !== undefined;
-    if (message === undefined) this.notified?.();
     // What the kernel does not know (ENOENT) needs no forgetting.
     if (message !== undefined) write(this.fd, message, () => this.notifyNext());
+    else this.notified?.();
   }
 
   /**

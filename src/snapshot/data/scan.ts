@@ -17,6 +17,7 @@ export const READS = 3;
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
+
 /** Zeros hashed in one go, and in one piece: a hole of a terabyte must not stop the worker for minutes. */
 const ZEROS = new Uint8Array(256 * 1024);
 const ZEROS_PER_PIECE = 512 * 1024 * 1024;
