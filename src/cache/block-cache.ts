@@ -12,11 +12,13 @@
  *
  * All four change in one transaction, so `kill -9` at any moment leaves them agreeing. The budget holds at each insertion.
  */
-import { mkdirSync, rmSync, statSync } from 'node:fs';
+
+import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Blake3Stream } from '../archive/crypto/blake3.ts';
 import { HASH_SIZE } from '../archive/format.ts';
 import { checkBlockHash } from '../archive/frame.ts';
+import { makeFolders } from '../posix/make-folders.ts';
 import { type CacheClass, type CacheKind, CLASS_BLOCK, CLASS_KEEP, isFrameKey, kindOf } from './cache-keys.ts';
 import {
   costOf,
@@ -133,7 +135,7 @@ export class BlockCache {
   }
 
   static #open(options: BlockCacheOptions, path: string): BlockCache {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolders(path);
     const root = openLmdb(path, { maxDbs: 8 });
     try {
       const cache = new BlockCache(options, root);

@@ -466,7 +466,8 @@ deleted now; and reading everything back. Of SNAPSHOT:PATH: thawing and fetching
     stopsItself: true,
     survivesClosedOutput: true,
     early: async (argv) => {
-      if (!argv.some((word) => word === '-f' || word === '--foreground')) (await import('./mount-launch.ts')).launch();
+      if (argv.some((word) => word === '-f' || word === '--foreground')) return;
+      (await import('./mount-launch.ts')).launchAhead();
     },
     load: () => import('./commands/mount.ts'),
   },

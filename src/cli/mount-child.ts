@@ -6,6 +6,7 @@ import { closeSync, readFileSync, writeSync } from 'node:fs';
 import module from 'node:module';
 import { entryUrl } from '../entries.ts';
 import { prepareReader } from '../fs/kernel/prepare.ts';
+import { logLine } from '../fs/log-line.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { asRozenError, errorStack } from './failure.ts';
 import { BUCKET, type MountAnswer, type MountRequest, REQUEST_END } from './mount-request.ts';
@@ -38,9 +39,7 @@ function answer(message: MountAnswer): void {
 
 (module as { enableCompileCache?: () => void }).enableCompileCache?.();
 
-const log = (text: string): void => {
-  writeSync(2, `${new Date().toISOString()} ${text}\n`);
-};
+const log = (text: string): void => logLine(`${new Date().toISOString()} ${text}`);
 
 process.on('uncaughtException', (error) => {
   log(errorStack(error));

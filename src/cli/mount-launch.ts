@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { entryUrl } from '../entries.ts';
+import { makeFolders } from '../posix/make-folders.ts';
 import { stateHome } from '../repository/paths.ts';
 import { isS3Location } from '../store/location.ts';
 import { BUCKET } from './mount-request.ts';
@@ -26,6 +27,15 @@ function isBucketAtOnce(): boolean {
   return hasIdentity && [ROZEN_REPOSITORY, ...words].some((word) => isS3Location(word.replace(/^--repository=/, '')));
 }
 
+/** `launch`, before anybody can be told of a failure: the command itself tries again, and tells. */
+export function launchAhead(): void {
+  try {
+    launch();
+  } catch {
+    // Such as a folder for the log that cannot be made.
+  }
+}
+
 /**
  * Starts the process behind a mount, once. It does nothing but load until it gets its request on stdin, and ends when
  * stdin ends without one: a command that turns out to be wrong costs nothing. (Measured: starting it before commander is
@@ -34,7 +44,7 @@ function isBucketAtOnce(): boolean {
 export function launch(): Launched {
   if (launched !== null) return launched;
   const folder = join(stateHome(), 'log');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder);
   const logPath = join(folder, 'mount.log');
   const log = openSync(logPath, 'a', 0o600);
   // The secrets of this process's environment are not the child's: what it needs comes through the pipe.

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 
@@ -33,12 +32,6 @@ export function repositoryCacheDir(repositoryId: Uint8Array): string {
 export function locationPinPath(location: string): string {
   const name = createHash('sha256').update(location).digest('hex').slice(0, 32);
   return join(stateHome(), 'locations', `${name}.cbor`);
-}
-
-/** Makes a folder that only its owner can enter. */
-export function makePrivateFolder(path: string): string {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
-  return path;
 }
 
 function own(variable: string): string | undefined {

@@ -12,8 +12,8 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { corrupt, RozenError } from '../errors.ts';
+import { makeFolders } from '../posix/make-folders.ts';
 import { MAX_STATE_FILE } from './format.ts';
-import { makePrivateFolder } from './paths.ts';
 
 /**
  * Small private files of this machine, mode 600, replaced whole: a crash leaves the old or the new one. Synchronous,
@@ -23,7 +23,7 @@ export function writeStateFile(path: string, bytes: Uint8Array): void {
   const folder = dirname(path);
   const staged = join(folder, `.${basename(path)}.${process.pid}.${randomBytes(4).toString('hex')}`);
   try {
-    makePrivateFolder(folder);
+    makeFolders(folder);
     const fd = openSync(staged, 'wx', 0o600);
     try {
       for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);

@@ -1,6 +1,7 @@
 import { chmod, constants, copyFile, type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { corrupt, RozenError } from '../errors.ts';
+import { makeFolders } from '../posix/make-folders.ts';
 import { fileSize } from './file-size.ts';
 import { publishByLink, publishByRename, syncFolder } from './local-publish.ts';
 import { isAbandoned, processScope, sweepStaging, TMP_FOLDER, temporaryName } from './local-staging.ts';
@@ -51,8 +52,8 @@ export class LocalStore implements ObjectStore {
       if ((await stat(this.location).catch(() => null))?.isDirectory() === false) {
         throw new RozenError('usage', `${this.location} is not a folder`, { hint: 'choose another place' });
       }
-      const first = await mkdir(this.location, { recursive: true, mode: 0o700 });
-      if (first !== undefined) await syncFolder(dirname(first));
+      const first = makeFolders(this.location);
+      if (first !== undefined) await syncFolder(dirname(first.toString()));
     });
   }
 

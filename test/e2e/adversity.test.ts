@@ -224,6 +224,36 @@ test.runIf(isRoot)('the disk with the state runs full', async () => {
   }
 });
 
+test.runIf(isRoot)('nothing can be made on a file system that is read-only', () => {
+  sandbox.ok(['init']);
+  fill(source, 1);
+  sandbox.ok(['backup', source, '--set', 'docs']);
+  const disk = join(sandbox.dir, 'disk');
+  mountTmpfs(disk, '1m');
+  try {
+    execFileSync('mount', ['-o', 'remount,ro', disk]);
+    for (const args of [
+      ['init', join(disk, 'new/repo')],
+      ['restore', 'docs@latest', '--target', join(disk, 'new/files')],
+    ]) {
+      const { code, stderr } = sandbox.run(args);
+      expect(code).toBe(1);
+      expectError(stderr, /disk.*read-only/);
+    }
+  } finally {
+    execFileSync('umount', ['-l', disk]);
+  }
+});
+
+test('a mount whose state folder cannot be made says so', () => {
+  sandbox.ok(['init']);
+  writeFileSync(join(sandbox.dir, 'occupied'), '');
+  sandbox.env.XDG_STATE_HOME = join(sandbox.dir, 'occupied');
+  const { code, stderr } = sandbox.run(['mount', sandbox.mountpoint]);
+  expect(code).toBe(1);
+  expectError(stderr, /occupied/);
+});
+
 function mountTmpfs(path: string, size: string): void {
   mkdirSync(path);
   execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=755`, 'tmpfs', path]);

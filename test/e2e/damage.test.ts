@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
@@ -16,7 +17,7 @@ import { memorySource } from '../../src/archive/reader.ts';
 import { scanArchive } from '../../src/archive/scan.ts';
 import type { VerifyReport } from '../../src/snapshot/verify/types.ts';
 import { DamagedRepository, noise, type ReadResult, RozenError } from './damaged-repository.ts';
-import { mountObstacle, Sandbox, until } from './rozen.ts';
+import { isRoot, mountObstacle, Sandbox, until } from './rozen.ts';
 
 const place = await DamagedRepository.make();
 afterAll(() => place.clean());
@@ -207,7 +208,9 @@ test('each object in the place of another one is found', async () => {
 const obstacle = mountObstacle();
 
 describe.skipIf(obstacle !== null)('a mount of a repository with one damaged block', () => {
+  const files = ['folder/first.bin', 'folder/second.bin', 'folder/third.bin', 'words'];
   let sandbox: Sandbox;
+  let archive: string;
   beforeAll(() => {
     sandbox = new Sandbox();
     const source = join(sandbox.dir, 'source');
@@ -218,12 +221,8 @@ describe.skipIf(obstacle !== null)('a mount of a repository with one damaged blo
     writeFileSync(join(source, 'words'), 'words\n'.repeat(1000));
     sandbox.ok(['init']);
     sandbox.ok(['backup', source, '--set', 'test']);
-  });
-  afterAll(() => sandbox.remove());
-
-  test('gives EIO for the file that it concerns, all others, and says so in its status', async () => {
     const data = join(sandbox.repo, 'data');
-    const archive = readdirSync(data, { recursive: true, encoding: 'utf8' }).find((name) => name.endsWith('.roz'))!;
+    archive = readdirSync(data, { recursive: true, encoding: 'utf8' }).find((name) => name.endsWith('.roz'))!;
     const path = join(data, archive);
     chmodSync(path, 0o600);
     // 2.7 MB that do not compress: the middle lies in the middle one of the three large files.
@@ -233,7 +232,23 @@ describe.skipIf(obstacle !== null)('a mount of a repository with one damaged blo
     readSync(fd, byte, 0, 1, middle);
     writeSync(fd, Buffer.from([byte[0]! ^ 0x10]), 0, 1, middle);
     closeSync(fd);
+  });
+  afterAll(() => sandbox.remove());
 
+  /** The files that answer EIO; all others are as they were. */
+  function unreadable(view: string): string[] {
+    return files.filter((name) => {
+      try {
+        expect(readFileSync(join(view, name)).equals(readFileSync(join(sandbox.dir, 'source', name)))).toBe(true);
+        return false;
+      } catch (error) {
+        expect((error as NodeJS.ErrnoException).code).toBe('EIO');
+        return true;
+      }
+    });
+  }
+
+  test('gives EIO for the file that it concerns, all others, and says so in its status', async () => {
     const report = sandbox.json(['verify', '--read-data'], 5);
     expect(report.findings).toHaveLength(1);
     expect(report.findings[0]).toMatchObject({ kind: 'damaged', object: `data/${archive}`, frame: { type: 'DATA' } });
@@ -242,16 +257,7 @@ describe.skipIf(obstacle !== null)('a mount of a repository with one damaged blo
 
     const view = join(sandbox.mount(), 'snapshots/test/latest');
     try {
-      const files = ['folder/first.bin', 'folder/second.bin', 'folder/third.bin', 'words'];
-      const failed = files.filter((name) => {
-        try {
-          expect(readFileSync(join(view, name)).equals(readFileSync(join(sandbox.dir, 'source', name)))).toBe(true);
-          return false;
-        } catch (error) {
-          expect((error as NodeJS.ErrnoException).code).toBe('EIO');
-          return true;
-        }
-      });
+      const failed = unreadable(view);
       expect(failed.map((name) => `/${name}`)).toEqual(named);
       // What lies before the damaged block can be read, also of that file.
       const torn = openSync(join(view, failed[0]!), 'r');
@@ -268,6 +274,32 @@ describe.skipIf(obstacle !== null)('a mount of a repository with one damaged blo
       );
     } finally {
       sandbox.unmount();
+    }
+  });
+
+  test.runIf(isRoot)('lives on when its log has no room', async () => {
+    const disk = join(sandbox.dir, 'disk');
+    mkdirSync(disk);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
+    sandbox.env.XDG_STATE_HOME = disk;
+    const view = join(sandbox.mount(), 'snapshots/test/latest');
+    try {
+      const log = join(disk, 'rozen/log/mount.log');
+      const fill = openSync(log, 'a');
+      expect(() => {
+        for (;;) writeSync(fill, Buffer.alloc(4096, '\n'));
+      }).toThrow('ENOSPC');
+      closeSync(fill);
+      const { size } = statSync(log);
+      expect(unreadable(view)).toHaveLength(1);
+      const status = () => readFileSync(join(sandbox.mountpoint, '.rozen/status'), 'utf8');
+      await until(() => status().includes('authentication failed'), 'the error in the status');
+      expect(statSync(log).size).toBe(size);
+      expect(unreadable(view)).toHaveLength(1);
+    } finally {
+      sandbox.unmount();
+      execFileSync('umount', ['-l', disk]);
+      sandbox.env.XDG_STATE_HOME = join(sandbox.dir, 'state');
     }
   });
 });

@@ -13,9 +13,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dataRanges, punchHole } from '../../src/posix/holes.ts';
 import { lockFile } from '../../src/posix/lock.ts';
+import { makeFolders } from '../../src/posix/make-folders.ts';
 import { makeNode, setTimes } from '../../src/posix/node.ts';
 import { fstat, lstat } from '../../src/posix/stat.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from '../../src/posix/xattr.ts';
@@ -110,4 +111,29 @@ test('a lock is held once, and freed by death', async () => {
   await expect(lockFile(path)).rejects.toThrow(expect.objectContaining({ code: 'locked' }));
   child.kill('SIGKILL');
   (await lockFile(path, { wait: 5000 }))();
+});
+
+describe('makeFolders', () => {
+  test('makes what is missing, of any bytes, and answers the topmost', () => {
+    const top = Buffer.concat([Buffer.from(`${dir}/made-`), Buffer.from([0xff])]);
+    const path = Buffer.concat([top, Buffer.from('/a//b/')]);
+    expect(makeFolders(path)).toEqual(top);
+    expect(lstat(path).mode & 0o7777).toBe(0o700);
+    expect(makeFolders(path)).toBeUndefined();
+    expect(makeFolders(Buffer.concat([path, Buffer.from('c')]), 0o711)).toEqual(
+      Buffer.concat([path, Buffer.from('c')]),
+    );
+  });
+
+  test('ends where nothing can be made, with the reason', () => {
+    expect(() => makeFolders('/proc/rozen/state')).toThrow(
+      expect.objectContaining({ code: 'ENOENT', path: '/proc/rozen' }),
+    );
+    const file = join(dir, 'no-folder');
+    writeFileSync(file, '');
+    expect(() => makeFolders(join(file, 'a/b'))).toThrow(expect.objectContaining({ code: 'ENOTDIR' }));
+    expect(() => makeFolders(file)).toThrow(expect.objectContaining({ code: 'EEXIST' }));
+    symlinkSync('nowhere', join(dir, 'dangling'));
+    expect(() => makeFolders(join(dir, 'dangling'))).toThrow(expect.objectContaining({ code: 'EEXIST' }));
+  });
 });

@@ -3,12 +3,13 @@
  * raw request to the main thread when something is not on this machine. All readers are alike; see lead.ts for their turns.
  * A blocking read beats Node's event loop by far: 7 µs for a lookup against 89 µs (measured).
  */
-import { writeSync } from 'node:fs';
+
 import { parentPort, workerData } from 'node:worker_threads';
 import { Miss } from '../../cache/miss.ts';
 import { EAGAIN, EINTR, ENOENT } from '../../posix/errno.ts';
 import { libc } from '../../posix/libc.ts';
 import { threadLoaded } from '../../posix/thread.ts';
+import { logLine } from '../log-line.ts';
 import { IN, IN_HEADER, OPCODE } from '../protocol/abi.ts';
 import { describeProblem, dispatch } from '../protocol/dispatch.ts';
 import { Reply } from '../protocol/reply.ts';
@@ -67,7 +68,7 @@ function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
       vfs.pump();
       dispatch(request, vfs, reply);
       lead.done();
-      if (trace) writeSync(2, `${describeRequest(request)} ${describeReply(reply)}\n`);
+      if (trace) logLine(`${describeRequest(request)} ${describeReply(reply)}`);
       if (reply.problem !== undefined) {
         post({ kind: 'problem', text: `${describeRequest(request)}: ${describeProblem(reply.problem)}` });
       }
@@ -81,7 +82,7 @@ function serve(data: ReaderData, fd: number, vfs: Vfs, lead: Lead): void {
       tiering.note(streaming);
     } catch (error) {
       if (!(error instanceof Miss)) throw error;
-      if (trace) writeSync(2, `${describeRequest(request)} = (miss)\n`);
+      if (trace) logLine(`${describeRequest(request)} = (miss)`);
       const raw = detach(request);
       post(raw);
       control[at] = 0;

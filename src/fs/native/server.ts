@@ -10,6 +10,7 @@ import { describeHolders, findHolders } from '../kernel/holders.ts';
 import { prepareMountpoint } from '../kernel/mount.ts';
 import { MOUNT_TYPE, mountedAt } from '../kernel/mount-table.ts';
 import { isRoot, unmountAsRoot, unmountOnce } from '../kernel/umount.ts';
+import { logLine } from '../log-line.ts';
 import type { MountOrder, MountServer } from '../serving.ts';
 import { nativeOperations } from './operations.ts';
 import { loadFuseNative, nativeMount, OPTIONS_LIMIT } from './package.ts';
@@ -64,10 +65,7 @@ class NativeServer implements MountServer {
   async start(): Promise<void> {
     const { host, map = {}, trace } = this.#order;
     const resolver = new Resolver();
-    const print = (line: string): void => {
-      process.stderr.write(`${line}\n`);
-    };
-    const operations = nativeOperations({ host, resolver, map, trace: trace ? print : null });
+    const operations = nativeOperations({ host, resolver, map, trace: trace ? logLine : null });
     const fuse = nativeMount(this.mountpoint, mountOptions(this.#order), operations);
     await new Promise<void>((resolve, reject) => {
       fuse.mount((error) => (error ? reject(this.#refused(error)) : resolve()));

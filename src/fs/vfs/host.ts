@@ -18,6 +18,7 @@ import { RozenError } from '../../errors.ts';
 import { EIO } from '../../posix/errno.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { isRemote, type ObjectStore } from '../../store/object-store.ts';
+import { logLine } from '../log-line.ts';
 import { FsError, type Invalidation, type Vfs, type VfsHost } from '../vfs.ts';
 import { Board, createBoardMemory } from './board.ts';
 import { buildCatalogue, type Catalogue, type SnapshotFacts } from './catalogue.ts';
@@ -245,7 +246,7 @@ export class MountHost implements VfsHost {
 
   report(message: string): void {
     if (this.#log.add(message)) {
-      const write = this.#options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
+      const write = this.#options.log ?? logLine;
       write(`${new Date().toISOString()} ${message}`);
     }
     this.#statusDue ??= setTimeout(() => this.#postStatus(), STATUS_MS).unref();

@@ -7,10 +7,12 @@
  *
  * A torn last line (a crash) is skipped. Two mounts at once take turns by a lock file beside it.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+
+import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { RozenError } from '../../errors.ts';
 import { lockFile } from '../../posix/lock.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { MAX_SLOT, SETS_LIMIT } from './nodes.ts';
 
 const LOCK_WAIT_MS = 5_000;
@@ -45,7 +47,7 @@ export class SlotTable {
       this.assignHere(wanted);
       return;
     }
-    mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 });
+    makeFolders(dirname(this.#path));
     const unlock = await lockFile(`${this.#path}.lock`, { wait: LOCK_WAIT_MS });
     try {
       // Another mount may have added lines meanwhile.

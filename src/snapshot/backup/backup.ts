@@ -2,11 +2,12 @@
  * The run of a backup: lock, local state, walk and compare while the data side reads already, then trees and the commit.
  * Whatever ends it early leaves objects that nothing refers to and a spool from which the next run goes on.
  */
-import { mkdirSync } from 'node:fs';
+
 import { dirname } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import type { PageSource } from '../../archive/tree/read.ts';
 import { RozenError } from '../../errors.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { lstat } from '../../posix/stat.ts';
 import { GENESIS_NAME } from '../../repository/names.ts';
 import { setInfo } from '../worm/set-info.ts';
@@ -83,7 +84,7 @@ class Run {
     checkSignal(signal);
     const sources = layOutSources(options.paths);
     const selected = selection({ patterns: options.exclude ?? [], files: options.excludeFiles ?? [] });
-    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    makeFolders(stateDir);
     const lineage = await openLineage({ repository, stateDir, set, wait: options.waitForLock ?? false, signal });
     this.#walkedAt = Date.now();
     let data: DataSide | null = null;

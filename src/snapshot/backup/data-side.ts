@@ -1,5 +1,5 @@
 /** Everything that reads and stores file contents in one run; opened in the background once the first file must be read. */
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDamaged } from '../../cache/lmdb.ts';
 import { RozenError } from '../../errors.ts';
@@ -122,10 +122,7 @@ export class DataSide {
       import('../data/index.ts'),
     ]);
     const path = join(stateDir, 'dedup');
-    const openIndex = () => {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
-      return DedupIndex.open({ repository, path });
-    };
+    const openIndex = () => DedupIndex.open({ repository, path });
     const index = await openIndex().catch((error) => {
       if (!isDamaged(error)) throw error;
       // It holds nothing that `sync` does not find in the store.

@@ -1,8 +1,9 @@
 /** A set on this machine: its lock, its place in the store, and local state that agrees with it. */
-import { mkdirSync } from 'node:fs';
+
 import { join } from 'node:path';
 import { RozenError } from '../../errors.ts';
 import { lockFile } from '../../posix/lock.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import type { Repository, SnapshotSlot } from '../../repository/repository.ts';
 import { type LineageState, LocalState, StateDamaged } from './local-state.ts';
 import { readBack } from './read-back.ts';
@@ -42,7 +43,7 @@ const LOCK_WAIT = 7 * 24 * 3600 * 1000;
 export async function openLineage(options: LineageOptions): Promise<Lineage> {
   const { repository, stateDir, set } = options;
   const folder = join(stateDir, 'sets', repository.lineageTag(set));
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder);
   const release = await lockSet(folder, options);
   try {
     const local = LocalState.open(join(folder, 'state'));

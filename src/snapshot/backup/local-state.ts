@@ -9,11 +9,13 @@
  *
  * Names and attributes stand here in the clear, in files of mode 600 (docs/SECURITY.md).
  */
-import { mkdirSync, rmSync } from 'node:fs';
+
+import { rmSync } from 'node:fs';
 import { decodeCbor, encodeCbor } from '../../archive/cbor.ts';
 import { emptyRoots, type PagePointer, TREE_NAMES, type TreeName, type TreeRoots } from '../../archive/tree/schema.ts';
 import { isDamaged, type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
 import { RozenError } from '../../errors.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import type { SnapshotTree } from '../../repository/repository.ts';
 
 const VERSION = 1;
@@ -63,7 +65,7 @@ export class LocalState {
   /** Opens the state in a folder, which is made if missing. A damaged one is thrown away: the store has all. */
   static open(path: string): LocalState {
     const attempt = (): LocalState => {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
+      makeFolders(path);
       const root = sound(() => openLmdb(path, { maxDbs: 4 }));
       try {
         return sound(() => new LocalState(path, root));

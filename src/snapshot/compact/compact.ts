@@ -2,11 +2,12 @@
  * The run of a compaction. It may be killed at any moment, run beside backups, readers and other compactions, and end early:
  * snapshots go on naming the archives that were merged, and the forward records lead from there (docs/FORMAT-REPOSITORY.md §8).
  */
-import { mkdirSync } from 'node:fs';
+
 import { join } from 'node:path';
 import type { ArchiveFacts } from '../../cache/archives.ts';
 import { RozenError } from '../../errors.ts';
 import { lockFile } from '../../posix/lock.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { dataName } from '../../repository/names.ts';
 import { mergeArchives, SourceDamaged } from './merge.ts';
 import { type Plan, planMerges, smallArchives } from './plan.ts';
@@ -27,7 +28,7 @@ const GOAL = 1024 ** 3;
 export async function compact(options: CompactOptions, listener: CompactListener = {}): Promise<CompactReport> {
   const { stateDir } = options;
   const folder = join(stateDir, 'compact');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder);
   const release = await lockFile(join(folder, 'lock')).catch((error) => {
     if (!(error instanceof RozenError) || error.code !== 'locked') throw error;
     throw new RozenError('locked', `another compaction runs: ${error.message}`, { hint: 'let it end', cause: error });

@@ -7,10 +7,12 @@
  * then the forward record unless somebody else has merged one of the archives meanwhile, then the hot index. In this order
  * nothing refers to an archive that is not whole, and no backup deduplicates against one whose record may never come.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { asMap, decodeCbor, encodeCbor } from '../../archive/cbor.ts';
 import { RozenError } from '../../errors.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { decodeMerge, type Merge, mergeMap } from '../../repository/forward-record.ts';
 import { dataName, forwardName } from '../../repository/names.ts';
 import { notOwner, type Repository } from '../../repository/repository.ts';
@@ -44,7 +46,7 @@ export async function recoverMerges(
   folder: string,
   signal: AbortSignal | undefined,
 ): Promise<Merge[]> {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder);
   const names = new Set(readdirSync(folder).flatMap((entry) => /^([0-9a-f]{32})\./.exec(entry)?.[1] ?? []));
   const ended: Merge[] = [];
   for (const name of [...names].sort()) {

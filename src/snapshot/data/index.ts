@@ -7,7 +7,8 @@
  *   numbers   archive id 16  →  number u32 LE
  *   meta      'next' → the next number u32 LE. Numbers are never used twice.
  */
-import { chmodSync, mkdirSync } from 'node:fs';
+
+import { chmodSync } from 'node:fs';
 import { asMap, decodeCbor, encodeCbor, field } from '../../archive/cbor.ts';
 import { ARCHIVE_ID_SIZE, HASH_SIZE, KIND_DATA, MAX_ENVELOPE, MAX_INDEX_BODY } from '../../archive/format.ts';
 import { openChunkTable, parseHotIndex } from '../../archive/reader.ts';
@@ -15,6 +16,7 @@ import { verifyTrailer } from '../../archive/trailer.ts';
 import type { SealedArchive } from '../../archive/writer.ts';
 import { type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
 import { RozenError } from '../../errors.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { INDEX_PREFIX, indexName, parseArchiveName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 
@@ -74,7 +76,7 @@ export class DedupIndex {
 
   /** `path` is a folder of its own; made with mode 700 if absent. */
   static async open(options: { repository: Repository; path: string }): Promise<DedupIndex> {
-    mkdirSync(options.path, { recursive: true, mode: 0o700 });
+    makeFolders(options.path);
     chmodSync(options.path, 0o700);
     return new DedupIndex(options.repository, openLmdb(options.path, { maxDbs: 8 }));
   }

@@ -9,6 +9,7 @@
  * is cut off, writing goes on. A .roz with its tail: it is sealed, and only has to be stored. No .roz but a .rix: the store
  * has the data, the index is missing.
  */
+
 import {
   closeSync,
   constants,
@@ -18,7 +19,6 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -36,6 +36,7 @@ import type { RangeSource } from '../../archive/reader.ts';
 import { type ScanResult, scanArchive, scanStream, streamFrames } from '../../archive/scan.ts';
 import type { ArchiveSink } from '../../archive/writer.ts';
 import { RozenError } from '../../errors.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { ChunkColumns } from './chunk-columns.ts';
 
 /** Sealed bytes are pushed to the disk in the background after this many: a power cut costs no more. */
@@ -196,7 +197,7 @@ export type Recovered =
 
 /** Looks through the folder (made if absent), cuts torn tails off, removes what can never be opened. */
 export async function recoverSpools(folder: string): Promise<Recovered[]> {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder);
   const names = new Set<string>();
   for (const entry of readdirSync(folder)) {
     const match = /^([0-9a-f]{32})\.(cbor|roz|rix)$/.exec(entry);

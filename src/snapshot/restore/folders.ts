@@ -2,10 +2,12 @@
  * The folders of the target. Each is reached from its parent by descriptor and never through a symlink; a bounded number
  * is open at a time. A folder gets its owner, attributes, mode and time when all that belongs into it is done.
  */
+
 import { chmodSync, closeSync, constants, fchmodSync, fchownSync, mkdirSync, openSync } from 'node:fs';
 import { closeDescriptor, openFolderAt, openPathAt, setModified } from '../../posix/at.ts';
 import { EACCES, EEXIST, ELOOP, ENOTDIR } from '../../posix/errno.ts';
 import { descriptorPath } from '../../posix/folder.ts';
+import { makeFolders } from '../../posix/make-folders.ts';
 import { fstat } from '../../posix/stat.ts';
 import { Occupied } from './occupied.ts';
 import { removeAcls, type Settler, type Wanted } from './settle.ts';
@@ -47,7 +49,7 @@ export class TargetFolders {
   /** Opens the target, which is made if missing. `wanted` null leaves its own attributes alone. */
   constructor(target: Buffer, wanted: Wanted | null, options: FoldersOptions) {
     this.#options = options;
-    const made = mkdirSync(target, { recursive: true }) !== undefined;
+    const made = makeFolders(target, 0o777) !== undefined;
     const fd = openSync(target, constants.O_RDONLY | constants.O_DIRECTORY);
     this.root = newFolder(null, target, wanted);
     // The root stays open: there is no parent to reach it from again.
