@@ -501,16 +501,24 @@ was stopped is ended by the next one. Needs an owner's key (a passphrase).`,
   },
   {
     name: 'repair',
-    summary: 'remove what killed backups left under way',
+    summary: 'remove what killed backups left, or go on after a loss',
     details: `An upload in parts that was never ended is no object, but takes up room. One that has been silent for
---older-than is taken for dead: a backup that goes on with it later only has to send its parts again.`,
+--older-than is taken for dead: a backup that goes on with it later only has to send its parts again.
+
+A repository that lacks the record of a snapshot is refused as rolled back. When no copy of the record is left, an owner
+says so with --accept-loss: from then on everybody goes on without that snapshot. What it alone had is lost; the record
+is used again if it ever comes back. Without names, all that this machine can tell to be missing or damaged.`,
+    arguments: [{ name: '[object...]', description: 'with --accept-loss: the records, as the error names them' }],
     options: [
       { flags: '--older-than <age>', description: 'silent for so long, such as 12h or 3d; default 3d' },
+      { flags: '--accept-loss', description: 'declare snapshot records lost (for owners)' },
+      { flags: '-y, --yes', description: 'with --accept-loss: do not ask' },
       { flags: '-n, --dry-run', description: 'only list them' },
     ],
     examples: [
       ['rozen repair --dry-run', 'what there is'],
       ['rozen repair --older-than 12h', 'needs no passphrase'],
+      ['rozen repair --accept-loss --dry-run', 'which records are missing or damaged'],
     ],
     load: () => import('./commands/repair.ts'),
   },

@@ -9,12 +9,14 @@ import {
   KEY_SIZE,
   MAX_CONFIG,
   MAX_LOCK_DAYS,
+  MAX_LOST,
   MAX_RECIPIENTS,
   MAX_WRITERS,
   TYPE,
 } from './format.ts';
 import { type Genesis, unknownFeature } from './genesis.ts';
-import { CONFIG_PREFIX, configName, MAX_CONFIG_NUMBER, parseConfigName } from './names.ts';
+import { CONFIG_PREFIX, configName, MAX_CONFIG_NUMBER, parseConfigName, type SnapshotNameParts } from './names.ts';
+import { decodeRecordName, encodeRecordName } from './record-name.ts';
 import { decodeSigned, encodeSigned, isSignedBy, named } from './signed.ts';
 
 export interface EnrolledWriter {
@@ -41,6 +43,8 @@ export interface Config {
   sealedSecrets: Buffer;
   /** How every writer's store is to keep objects; absent in a repository that asks for nothing. */
   keeping?: Keeping;
+  /** Snapshot records that are gone or damaged for good, as an owner says; absent when none are. */
+  lost?: SnapshotNameParts[];
   hash: Buffer;
   bytes: Buffer;
 }
@@ -64,6 +68,7 @@ export function encodeConfig(draft: ConfigDraft, genesis: Genesis, rootSecret: B
     })),
     secrets: draft.sealedSecrets,
     ...encodeKeeping(draft.keeping),
+    ...encodeLost(draft.lost),
     incompatible: 0,
   });
   return encodeSigned({ type: TYPE.config, repositoryId: genesis.repositoryId, body, secret: rootSecret });
@@ -96,6 +101,7 @@ export function decodeConfig(bytes: Buffer, genesis: Genesis, what: string): Con
       writers: field.list(map, 'writers', MAX_WRITERS).map((item) => decodeWriter(asMap(item, 'writer'))),
       sealedSecrets: field.bytes(map, 'secrets'),
       ...decodeKeeping(map),
+      ...decodeLost(map),
       hash: blake3(bytes),
       bytes,
     };
@@ -115,6 +121,14 @@ function decodeKeeping(map: CborMap): { keeping?: Keeping } {
   const storageClass = field.has(map, 'storageClass') ? field.text(map, 'storageClass', 64) : undefined;
   const lockDays = field.has(map, 'lockDays') ? field.uint(map, 'lockDays', MAX_LOCK_DAYS, 1) : undefined;
   return storageClass === undefined && lockDays === undefined ? {} : { keeping: { storageClass, lockDays } };
+}
+
+function encodeLost(lost: SnapshotNameParts[] = []): CborMap {
+  return lost.length === 0 ? {} : { lost: lost.map(encodeRecordName) };
+}
+
+function decodeLost(map: CborMap): { lost?: SnapshotNameParts[] } {
+  return field.has(map, 'lost') ? { lost: field.list(map, 'lost', MAX_LOST).map(decodeRecordName) } : {};
 }
 
 function decodeWriter(map: CborMap): EnrolledWriter {

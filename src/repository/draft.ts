@@ -1,10 +1,10 @@
 import { RozenError } from '../errors.ts';
 import { MAX_SEEN, MAX_SEEN_UNCHANGED } from './format.ts';
 import type { LineageTop } from './lineages.ts';
+import type { SnapshotNameParts } from './names.ts';
 import {
   type AnyRecord,
   type RecordDraft,
-  type SeenHead,
   type SnapshotBody,
   type SnapshotRecord,
   type SnapshotTree,
@@ -75,7 +75,7 @@ export function recordDraft(draft: CommitDraft, context: DraftContext): RecordDr
 }
 
 /** Heads of other lineages, the most recent first. */
-function seenHeads(tops: LineageTop[], ownTag: string, limit: number): SeenHead[] {
+function seenHeads(tops: LineageTop[], ownTag: string, limit: number): SnapshotNameParts[] {
   return tops
     .filter((top) => top.tag !== ownTag)
     .map((top) => top.records[0]!)

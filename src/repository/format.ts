@@ -45,6 +45,8 @@ export const MAX_LABEL = 256;
 /** Heads of other lineages that a record repeats; an "unchanged" record has room for a few. */
 export const MAX_SEEN = 256;
 export const MAX_SEEN_UNCHANGED = 8;
+/** Records that a config can declare lost. */
+export const MAX_LOST = 4096;
 
 /* ---- Key derivation (BLAKE3 derive_key) -------------------------------------------------------------------- */
 

@@ -1,16 +1,11 @@
 import { corrupt, RozenError } from '../errors.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { MAX_SNAPSHOT_RECORD } from './format.ts';
-import { lineagePrefix, parseSnapshotName, SNAPSHOTS_PREFIX, snapshotName } from './names.ts';
+import type { Losses } from './losses.ts';
+import { lineagePrefix, parseSnapshotName, SNAPSHOTS_PREFIX, type SnapshotNameParts, snapshotName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
 import type { RecordReference } from './pin.ts';
-import {
-  type AnyRecord,
-  decodeRecordBody,
-  decodeRecordOuter,
-  type SeenHead,
-  type SnapshotRecord,
-} from './snapshot-record.ts';
+import { type AnyRecord, decodeRecordBody, decodeRecordOuter, type SnapshotRecord } from './snapshot-record.ts';
 
 /** Called instead of throwing for a record that is damaged; untrusted stores are never excused. */
 export type OnProblem = (error: RozenError, name: string) => void;
@@ -24,6 +19,10 @@ export interface LineagesOptions {
   checkWriter: (outer: { writerId: Buffer; body: Buffer; signature: Buffer }, what: string) => Promise<void>;
   /** The records that the store must still have, by lineage tag. */
   pinned: Map<string, RecordReference>;
+  /** What an owner has declared lost; asked for each time, as a later config may say more. */
+  losses: () => Pick<Losses, 'has' | 'highest'>;
+  /** Takes in later configs, before a record that is gone is held against the store. */
+  refresh: () => Promise<void>;
 }
 
 /** The newest record of a lineage; several when one writer's state was used on two machines (a fork: the first counts). */
@@ -98,7 +97,9 @@ export class Lineages {
   async remembered(): Promise<AnyRecord[]> {
     const records: AnyRecord[] = [];
     for (const [tag, { sequence, id, hash }] of this.#options.pinned) {
-      const record = await this.read(snapshotName(tag, sequence, id));
+      const name = snapshotName(tag, sequence, id);
+      if (this.#isLost(name)) continue;
+      const record = await this.read(name);
       if (!record.hash.equals(hash)) throw this.#replaced(record.name, 'the state of this machine');
       records.push(record);
     }
@@ -112,7 +113,8 @@ export class Lineages {
   async headOf(record: AnyRecord, onProblem?: OnProblem): Promise<SnapshotRecord | null> {
     if (record.kind === 'snapshot') return { ...record, confirmed: null };
     try {
-      const base = await this.follow(record, record.base);
+      const base = await this.#follow(record, record.base);
+      if (base === null) return await this.#newestReadable(record.tag);
       if (base.kind !== 'snapshot') throw corrupt(`${record.name}: refers to a record that is no snapshot`);
       return { ...base, confirmed: { timeSec: record.timeSec, timeNs: record.timeNs } };
     } catch (error) {
@@ -132,15 +134,17 @@ export class Lineages {
     return null;
   }
 
-  /** An older record of the same lineage; 'untrusted' when the store no longer shows it as it was. */
-  async follow(record: AnyRecord, reference: RecordReference): Promise<AnyRecord> {
+  /** An older record of the same lineage, null when it is declared lost; 'untrusted' when the store no longer shows it as it was. */
+  async #follow(record: AnyRecord, reference: RecordReference): Promise<AnyRecord | null> {
     const name = snapshotName(record.tag, reference.sequence, reference.id);
     let found: AnyRecord;
     try {
       found = await this.read(name);
     } catch (error) {
-      if (error instanceof RozenError && error.code === 'not-found') throw this.#missing(name, record.name);
-      throw error;
+      if (isCorrupt(error) && this.#isLost(name)) return null;
+      if (!(error instanceof RozenError) || error.code !== 'not-found') throw error;
+      await this.#mustBeLost(name, followedBy(record));
+      return null;
     }
     if (!found.hash.equals(reference.hash)) throw this.#replaced(name, record.name);
     return found;
@@ -163,17 +167,17 @@ export class Lineages {
     await Promise.all(Array.from({ length: PARALLEL }, work));
     const present = new Set(names);
     for (const record of records) {
-      if (record !== null) this.#checkLink(record, present);
+      if (record !== null) await this.#checkLink(record, present);
     }
     return records.filter((record) => record !== null);
   }
 
-  #checkLink(record: AnyRecord, present: Set<string>): void {
+  async #checkLink(record: AnyRecord, present: Set<string>): Promise<void> {
     const references = record.kind === 'unchanged' ? [record.previous, record.base] : [record.previous];
     for (const reference of references) {
       if (reference === null) continue;
       const name = snapshotName(record.tag, reference.sequence, reference.id);
-      if (!present.has(name)) throw this.#missing(name, record.name);
+      if (!present.has(name)) await this.#mustBeLost(name, followedBy(record));
       const known = this.#known.get(name);
       if (known !== undefined && !known.hash.equals(reference.hash)) throw this.#replaced(name, record.name);
     }
@@ -209,7 +213,7 @@ export class Lineages {
     const records = read.filter((record) => record !== null);
     // A damaged newest record is told, and the one before it stands in.
     if (records.length === 0) records.push(...(await this.#topBelow(tag, new Set(names), onProblem)));
-    return { tag, records, sequence };
+    return { tag, records, sequence: Math.max(sequence, this.#options.losses().highest(tag)) };
   }
 
   async #topBelow(tag: string, tried: Set<string>, onProblem?: OnProblem): Promise<AnyRecord[]> {
@@ -228,7 +232,9 @@ export class Lineages {
     try {
       return await this.read(name);
     } catch (error) {
-      if (onProblem === undefined || !isCorrupt(error)) throw error;
+      if (!isCorrupt(error)) throw error;
+      if (this.#isLost(name)) return null;
+      if (onProblem === undefined) throw error;
       onProblem(error, name);
       return null;
     }
@@ -243,7 +249,10 @@ export class Lineages {
         if (!newest.hash.equals(pinned.hash)) throw this.#replaced(name, 'the state of this machine');
         continue;
       }
-      if (!(await this.#isStored(name))) throw this.#rolledBack(`${name}, which this machine has seen, is gone`);
+      if (!(await this.#isStored(name))) {
+        await this.#mustBeLost(name, 'which this machine has seen');
+        continue;
+      }
       if (newest !== undefined) await this.#walkDown(newest, pinned, onProblem);
     }
   }
@@ -254,7 +263,10 @@ export class Lineages {
     for (let steps = 0; steps < MAX_STEPS && record.previous !== null && record.sequence > pinned.sequence; steps++) {
       const { previous } = record;
       try {
-        record = await this.follow(record, previous);
+        const before = await this.#follow(record, previous);
+        // What lies before a loss is for `records` to check.
+        if (before === null) return;
+        record = before;
       } catch (error) {
         if (onProblem === undefined || !isCorrupt(error)) throw error;
         // It is there, so nothing was taken away; what lies before it is for `records` to check.
@@ -275,14 +287,14 @@ export class Lineages {
         for (const seen of record.seen) {
           if (!(await this.#isShown(seen, byTag.get(seen.tag)))) {
             const name = snapshotName(seen.tag, seen.sequence, seen.id);
-            throw this.#rolledBack(`${name}, which ${record.name} has seen, is gone`);
+            await this.#mustBeLost(name, `which ${record.name} has seen`);
           }
         }
       }
     }
   }
 
-  async #isShown(seen: SeenHead, top: LineageTop | undefined): Promise<boolean> {
+  async #isShown(seen: SnapshotNameParts, top: LineageTop | undefined): Promise<boolean> {
     if (top?.records.some((record) => record.sequence > seen.sequence || record.id.equals(seen.id))) return true;
     return this.#isStored(snapshotName(seen.tag, seen.sequence, seen.id));
   }
@@ -291,14 +303,20 @@ export class Lineages {
     return (await this.#options.store.stat(name)) !== null;
   }
 
-  #rolledBack(why: string): RozenError {
-    return new RozenError('untrusted', `${this.#options.store.location} was rolled back: ${why}`, {
-      hint: 'somebody restored an old copy of the repository or removed snapshots; bring the missing objects back',
-    });
+  #isLost(name: string): boolean {
+    return this.#options.losses().has(name);
   }
 
-  #missing(name: string, by: string): RozenError {
-    return this.#rolledBack(`${name}, which ${by} follows, is gone`);
+  /** For a record that is gone: throws 'untrusted' unless the newest config says that it is lost. `by` tells who knows it. */
+  async #mustBeLost(name: string, by: string): Promise<void> {
+    if (this.#isLost(name)) return;
+    await this.#options.refresh();
+    if (this.#isLost(name)) return;
+    throw new RozenError('untrusted', `${this.#options.store.location} was rolled back: ${name}, ${by}, is gone`, {
+      hint:
+        'somebody restored an old copy of the repository or removed snapshots; bring the missing objects back, ' +
+        'or, if they are lost for good, let an owner say so: rozen repair --accept-loss',
+    });
   }
 
   #replaced(name: string, by: string): RozenError {
@@ -310,6 +328,10 @@ export class Lineages {
       },
     );
   }
+}
+
+function followedBy(record: AnyRecord): string {
+  return `which ${record.name} follows`;
 }
 
 function isCorrupt(error: unknown): error is RozenError {

@@ -5,6 +5,7 @@ import { swappedGenesis } from './bundle.ts';
 import type { Config } from './config.ts';
 import { HASH_SIZE, ID_SIZE, TYPE } from './format.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
+import { isLost, Losses } from './losses.ts';
 import { decodeOuter, encodeOuter, named } from './signed.ts';
 import { readStateFile, writeStateFile } from './state-file.ts';
 
@@ -57,13 +58,14 @@ function decodeForwardPin(map: CborMap): NonNullable<Pin['forward']> {
   return { number: field.uint(map, 'number', undefined, 1), hash: field.bytes(map, 'hash', HASH_SIZE) };
 }
 
-/** Writes the pin; what another process pinned in the meantime is kept where it is newer. */
-export function writePin(stateDir: string, pin: Pin): void {
+/** Writes the pin; what another process pinned in the meantime is kept where it is newer, unless it is lost. */
+export function writePin(stateDir: string, pin: Pin, losses = new Losses()): void {
   const other = readPin(stateDir);
   if (other?.genesisHash.equals(pin.genesisHash)) {
     if (other.config.number > pin.config.number) pin.config = other.config;
     if ((other.forward?.number ?? 0) > (pin.forward?.number ?? 0)) pin.forward = other.forward;
     for (const [tag, reference] of other.lineages) {
+      if (isLost(losses, tag, reference)) continue;
       if (reference.sequence > (pin.lineages.get(tag)?.sequence ?? 0)) pin.lineages.set(tag, reference);
     }
   }

@@ -8,7 +8,8 @@ import { type CommitDraft, recordDraft, type SnapshotSlot } from './draft.ts';
 import { ID_SIZE, KEY_SIZE, TYPE } from './format.ts';
 import { Forwards } from './forwards.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
-import { Lineages, type LineageTop, type OnProblem } from './lineages.ts';
+import { Lineages, type LineagesOptions, type LineageTop, type OnProblem } from './lineages.ts';
+import { isLost, Losses } from './losses.ts';
 import { configName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
 import { isReadOnlyState, type Pin, writeCopies, writePin } from './pin.ts';
@@ -81,6 +82,8 @@ export class Repository {
   readonly forwards: Forwards;
   readonly #pin: Pin;
   readonly #lineages: Lineages;
+  #losses: Losses;
+  readonly #objects: ObjectCache | null;
   readonly #findIdentities: RepositoryParts['findIdentities'];
   #unlocking: Promise<boolean> | null = null;
   #storageClass: string | undefined;
@@ -99,21 +102,30 @@ export class Repository {
     this.bundle = parts.bundle;
     this.openedBy = parts.openedBy ?? null;
     this.#pin = parts.pin;
+    this.#losses = new Losses(parts.config.lost);
     this.#keep();
     this.#findIdentities = parts.findIdentities;
+    this.#objects = parts.objects ?? null;
     this.forwards = new Forwards({
       store: parts.store,
-      objects: parts.objects ?? null,
+      objects: this.#objects,
       genesis: parts.genesis,
       pin: parts.pin,
       savePin: () => this.savePin(),
     });
-    this.#lineages = new Lineages({
-      store: parts.store,
-      objects: parts.objects,
+    this.#lineages = this.lineagesWith(() => this.#losses);
+  }
+
+  /** The records of this repository, read as if these were declared lost. */
+  lineagesWith(losses: LineagesOptions['losses']): Lineages {
+    return new Lineages({
+      store: this.store,
+      objects: this.#objects,
       repositoryId: this.id,
-      pinned: parts.pin.lineages,
+      pinned: this.#pin.lineages,
       checkWriter: (outer, what) => this.#checkWriter(outer, what),
+      losses,
+      refresh: () => this.refresh(),
     });
   }
 
@@ -346,7 +358,7 @@ export class Repository {
   /** Remembers key material of the last successful open (which key object), pins and copies of genesis and config. */
   savePin(): void {
     try {
-      writePin(this.stateDir, this.#pin);
+      writePin(this.stateDir, this.#pin, this.#losses);
     } catch (error) {
       if (this.writer !== null || !isReadOnlyState(error)) throw error;
     }
@@ -412,6 +424,7 @@ export class Repository {
   #setConfig(config: Config): void {
     if (config.number === this.config.number) return;
     this.config = config;
+    this.#losses = new Losses(config.lost);
     this.#keep();
     this.#pin.config = { number: config.number, hash: config.hash };
     try {
@@ -431,7 +444,7 @@ export class Repository {
     for (const { tag, records } of tops) {
       const { sequence, id, hash } = records[0]!;
       const pinned = this.#pin.lineages.get(tag);
-      if (pinned !== undefined && pinned.sequence >= sequence) continue;
+      if (pinned !== undefined && pinned.sequence >= sequence && !isLost(this.#losses, tag, pinned)) continue;
       this.#pin.lineages.set(tag, { sequence, id, hash });
       changed = true;
     }

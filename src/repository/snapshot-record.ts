@@ -4,8 +4,9 @@ import { blake3 } from '../archive/crypto/blake3.ts';
 import { deriveArchiveKeys } from '../archive/keys.ts';
 import { corrupt, RozenError } from '../errors.ts';
 import { HASH_SIZE, ID_SIZE, MAX_SEEN, MAX_SNAPSHOT_RECORD, MAX_UNCHANGED_RECORD, NONCE_SIZE, TYPE } from './format.ts';
-import { MAX_CONFIG_NUMBER, snapshotName } from './names.ts';
+import { MAX_CONFIG_NUMBER, type SnapshotNameParts, snapshotName } from './names.ts';
 import type { RecordReference } from './pin.ts';
+import { decodeRecordName, encodeRecordName } from './record-name.ts';
 import { decodeSigned, encodeSigned, named } from './signed.ts';
 
 /** The tree archive of a snapshot: everything that `archives` rows say about others. */
@@ -19,14 +20,6 @@ export interface SnapshotTree {
   merkleRoot: Buffer;
   /** Its key, as an age file. */
   envelope: Buffer;
-}
-
-/** Newest record of another lineage that the writer saw: a store that hides it later gives itself away. */
-export interface SeenHead {
-  /** 32 hex characters. */
-  tag: string;
-  sequence: number;
-  id: Buffer;
 }
 
 interface RecordCommon {
@@ -44,7 +37,8 @@ interface RecordCommon {
   previous: RecordReference | null;
   /** Number of the config that the writer worked under. */
   configNumber: number;
-  seen: SeenHead[];
+  /** Newest records of other lineages that the writer saw: a store that hides one later gives itself away. */
+  seen: SnapshotNameParts[];
   /** BLAKE3 of the object's exact bytes. */
   hash: Buffer;
 }
@@ -117,7 +111,7 @@ export function encodeRecord(draft: RecordDraft, context: RecordContext): { name
     ns: draft.timeNs,
     previous: draft.previous,
     config: draft.configNumber,
-    seen: draft.seen.map(({ tag, sequence, id }) => [Buffer.from(tag, 'hex'), sequence, id]),
+    seen: draft.seen.map(encodeRecordName),
   };
   if (draft.kind === 'snapshot') {
     body.tree = draft.tree;
@@ -182,7 +176,7 @@ export function decodeRecordBody(
       timeNs: field.uint(map, 'ns', 999_999_999),
       previous: sequence === 1 ? null : decodeReference(field.map(map, 'previous'), sequence),
       configNumber: field.uint(map, 'config', MAX_CONFIG_NUMBER, 1),
-      seen: field.list(map, 'seen', MAX_SEEN).map(decodeSeen),
+      seen: field.list(map, 'seen', MAX_SEEN).map(decodeRecordName),
       hash: blake3(bytes),
     };
     if (snapshotName(common.tag, sequence, common.id) !== name) throw misplaced(what);
@@ -210,16 +204,6 @@ function decodeReference(map: CborMap, sequence: number): RecordReference {
     sequence: field.uint(map, 'sequence', sequence - 1, 1),
     id: field.bytes(map, 'id', ID_SIZE),
     hash: field.bytes(map, 'hash', HASH_SIZE),
-  };
-}
-
-function decodeSeen(item: unknown): SeenHead {
-  if (!Array.isArray(item) || item.length !== 3) throw corrupt('a head seen is a list of three');
-  const map = asMap({ tag: item[0], sequence: item[1], id: item[2] }, 'head seen');
-  return {
-    tag: field.bytes(map, 'tag', ID_SIZE).toString('hex'),
-    sequence: field.uint(map, 'sequence', undefined, 1),
-    id: field.bytes(map, 'id', ID_SIZE),
   };
 }
 

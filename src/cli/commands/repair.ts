@@ -1,3 +1,4 @@
+import { RozenError } from '../../errors.ts';
 import type { Unfinished } from '../../store/object-store.ts';
 import type { Context } from '../context.ts';
 import { formatSize, isoTime, plural } from '../display.ts';
@@ -6,10 +7,20 @@ import { parseAge } from '../values.ts';
 interface Options {
   olderThan?: string;
   dryRun?: boolean;
+  acceptLoss?: boolean;
+  yes?: boolean;
 }
 
-/** `rozen repair`: uploads that were begun and never ended. Needs no key. */
-export async function run(context: Context, _args: string[], options: Options): Promise<undefined> {
+/** `rozen repair`: uploads that were begun and never ended, which needs no key; or records that are lost, which an owner declares. */
+export async function run(context: Context, names: string[], options: Options): Promise<number | undefined> {
+  if (options.acceptLoss) return (await import('./accept-loss.ts')).acceptLoss(context, names, options);
+  if (names.length > 0) {
+    throw new RozenError('usage', `repair takes no names: '${names[0]}'`, { hint: 'is --accept-loss meant?' });
+  }
+  return removeUploads(context, options);
+}
+
+async function removeUploads(context: Context, options: Options): Promise<undefined> {
   const age = parseAge(options.olderThan ?? '3d', '--older-than');
   const repository = await context.open('none');
   const { store } = repository;

@@ -4,6 +4,7 @@ import { decodeKeyObject } from '../../repository/bundle.ts';
 import { type Config, decodeConfig } from '../../repository/config.ts';
 import { MAX_CONFIG, MAX_KEY_OBJECT, MAX_SNAPSHOT_RECORD, TYPE } from '../../repository/format.ts';
 import { type Genesis, readGenesis } from '../../repository/genesis.ts';
+import { Losses } from '../../repository/losses.ts';
 import {
   configName,
   GENESIS_NAME,
@@ -84,6 +85,11 @@ export async function checkRecords(check: RecordCheck, genesis: Genesis, config:
   const { store, findings, names } = check;
   const records = new Map<string, AnyRecord>();
   const present = new Set<string>();
+  const losses = new Losses(config?.lost);
+  if (config?.lost !== undefined) {
+    const count = config.lost.length === 1 ? '1 snapshot record is' : `${config.lost.length} snapshot records are`;
+    findings.note(`${count} declared lost`);
+  }
   for (const object of names) {
     const parts = parseSnapshotName(object);
     if (parts === null) continue;
@@ -95,6 +101,7 @@ export async function checkRecords(check: RecordCheck, genesis: Genesis, config:
       if (config !== null) checkSignature(outer, genesis, config);
       records.set(object, decodeRecordBody(outer, { name: object, bytes, what: object }));
     } catch (error) {
+      if (losses.has(object)) continue;
       findings.caught(error, { object, snapshots: [parts.id.toString('hex')], whole: true });
     }
   }
@@ -104,11 +111,11 @@ export async function checkRecords(check: RecordCheck, genesis: Genesis, config:
     highest.set(tag, Math.max(highest.get(tag) ?? 0, sequence));
   }
   for (const record of records.values()) {
-    checkLinks(findings, record, { records, present });
+    checkLinks(findings, record, { records, present, losses });
     for (const seen of record.seen) {
       if ((highest.get(seen.tag) ?? 0) > seen.sequence) continue;
       const object = snapshotName(seen.tag, seen.sequence, seen.id);
-      if (!present.has(object))
+      if (!present.has(object) && !losses.has(object))
         findings.add({ kind: 'missing', object, message: `gone, although ${record.name} has seen it` });
     }
     if (config !== null && record.configNumber > config.number) {
@@ -135,13 +142,18 @@ function checkSignature(
 function checkLinks(
   findings: Findings,
   record: AnyRecord,
-  { records, present }: { records: ReadonlyMap<string, AnyRecord>; present: ReadonlySet<string> },
+  {
+    records,
+    present,
+    losses,
+  }: { records: ReadonlyMap<string, AnyRecord>; present: ReadonlySet<string>; losses: Losses },
 ): void {
   const references = record.kind === 'unchanged' ? [record.previous, record.base] : [record.previous];
   for (const reference of references) {
     if (reference === null) continue;
     const object = snapshotName(record.tag, reference.sequence, reference.id);
     if (!present.has(object)) {
+      if (losses.has(object)) continue;
       const snapshots = [reference.id.toString('hex')];
       findings.add({ kind: 'missing', object, message: `gone, although ${record.name} follows it`, snapshots });
       continue;
