@@ -2,6 +2,7 @@ import {
   appendFileSync,
   chmodSync,
   existsSync,
+  linkSync,
   lstatSync,
   readdirSync,
   readFileSync,
@@ -106,6 +107,30 @@ test('what was deleted is found under the name that it had, and history tells a 
   expect(events('album 1/IMG_0003.jpg')).toEqual([
     ['stored', '/album 1/IMG_0003.jpg'],
     ['deleted', null],
+  ]);
+
+  // A file with several names: each that comes or goes is told, and none is taken for a move.
+  linkSync(at('album 0/IMG_0002.jpg'), at('a link'));
+  linkSync(at('album 0/IMG_0002.jpg'), at('z link'));
+  await set.backup();
+  unlinkSync(at('a link'));
+  await set.backup();
+  renameSync(at('z link'), at('album 0/link'));
+  await set.backup();
+  rmSync(at('album 0/link'));
+  await set.backup();
+  expect(events('album 0/IMG_0002.jpg')).toEqual([
+    ['stored', '/album 0/IMG_0002.jpg'],
+    ['linked', '/a link'],
+    ['unlinked', '/album 0/IMG_0002.jpg'],
+    ['moved', '/album 0/IMG_0002.jpg'],
+    ['unlinked', '/album 0/IMG_0002.jpg'],
+  ]);
+  const listed = box.ok(['history', 'photos:album 0/IMG_0002.jpg']).stdout.split('\n');
+  expect(listed.slice(1, 4).map((line) => /\/.*$/.exec(line)?.[0])).toEqual([
+    '/a link',
+    '/album 0/IMG_0002.jpg',
+    '/z link',
   ]);
 
   // Attributes alone write pages and no data, and history tells them too.

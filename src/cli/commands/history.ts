@@ -20,28 +20,25 @@ export async function run(context: Context, args: string[]): Promise<undefined> 
   else for (const step of steps) print(context, step);
 }
 
-function joined(path: readonly Buffer[]): Buffer {
-  const parts: Buffer[] = [];
-  for (const name of path) parts.push(SLASH, name);
-  return parts.length === 0 ? SLASH : Buffer.concat(parts);
+/** One line a snapshot; the second and further names of a file stand below the first. */
+function print({ out }: Context, { events, snapshot, names, attributes }: HistoryStep): void {
+  const facts = `${formatTime(snapshot.timeSec)}  ${snapshot.id.slice(0, 8)}  ${events.join(', ').padEnd(10)}  ${formatSize(attributes.size).padStart(9)} of ${formatTime(attributes.mtimeSec)}  `;
+  out.write(facts);
+  if (names.length === 0) out.line('-');
+  for (const [i, name] of names.entries()) {
+    if (i > 0) out.write(' '.repeat(facts.length));
+    out.line(pathForOutput(out, name));
+  }
 }
 
-const SLASH = Buffer.from('/');
-
-function print({ out }: Context, { events, snapshot, path, attributes }: HistoryStep): void {
-  out.write(
-    `${formatTime(snapshot.timeSec)}  ${snapshot.id.slice(0, 8)}  ${events.join(', ').padEnd(10)}  ${formatSize(attributes.size).padStart(9)} of ${formatTime(attributes.mtimeSec)}  `,
-  );
-  out.line(path === null ? '-' : pathForOutput(out, joined(path)));
-}
-
-function asJson({ events, snapshot, path, attributes, contentId }: HistoryStep): Record<string, unknown> {
+function asJson({ events, snapshot, names, attributes, contentId }: HistoryStep): Record<string, unknown> {
   const { size, mtimeSec, mtimeNs, version, mode } = attributes;
   return {
     time: isoTime(snapshot.timeSec, snapshot.timeNs),
     snapshot: snapshot.id,
     events,
-    ...(path === null ? { path: null } : jsonName('path', joined(path))),
+    ...(names[0] === undefined ? { path: null } : jsonName('path', names[0])),
+    ...(names.length > 1 ? { otherPaths: names.slice(1).map((name) => jsonName('path', name)) } : {}),
     type: typeName(mode),
     size,
     mtime: isoTime(mtimeSec, mtimeNs),

@@ -1,6 +1,6 @@
 /** What the snapshot before says of a file or folder of a WORM set. */
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
-import { INODE, TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
+import { INODE, INODE_FLAGS, TREES, type TreeRoots, VERSION } from '../../archive/tree/schema.ts';
 import { RozenError } from '../../errors.ts';
 import { FIELD, type Plan, STATE } from '../backup/plan.ts';
 import { S_IFMT, S_IFREG } from '../view/attributes.ts';
@@ -15,6 +15,8 @@ export interface Archived {
   mtimeNs: number;
   /** Empty for a folder. */
   contentId: Buffer;
+  /** Something else stood in its place when it was last looked at. */
+  diverged: boolean;
 }
 
 export class ArchivedRows {
@@ -47,13 +49,14 @@ export class ArchivedRows {
       blocks: page.num(INODE.blocks, row),
       mtimeSec: page.num(INODE.mtimeSec, row),
       mtimeNs: page.num(INODE.mtimeNs, row),
+      diverged: (page.num(INODE.flags, row) & INODE_FLAGS.diverged) !== 0,
       contentId: isFile ? Buffer.from(versions.page!.slice(VERSION.contentId, versions.index)) : NO_ID,
     };
   }
 
-  /** What was last seen in its place and is not stored; null when there is nothing of the kind. */
-  seen(inode: number, { version }: Archived): SeenRow | null {
-    return newestSeen(this.#versions, inode, version);
+  /** What stands in its place and is not stored; null when there is nothing of the kind, or that case was settled. */
+  seen(inode: number, { version, diverged }: Archived): SeenRow | null {
+    return diverged ? newestSeen(this.#versions, inode, version) : null;
   }
 
   /** Adds a record to the plan that is the old row, to be written again. */

@@ -6,24 +6,35 @@ import { RozenError } from '../../errors.ts';
 import { type Attributes, InodeLookup, S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import type { SnapshotInfo } from '../view/listing.ts';
 import { openPlace, type SnapshotOpener } from '../view/place.ts';
-import { InodePaths } from './set-trees.ts';
+import { allNames, InodePaths } from './set-trees.ts';
 
 /**
  * stored    it appears
  * content   another content is current
  * moved     another name or folder
+ * linked, unlinked: a name more, one less (hard links)
  * metadata  the same under other attributes
  * diverged  the local file has another content, the archived one stays current
  * settled   it has not any more
  * deleted, returned
  */
-type HistoryEvent = 'stored' | 'content' | 'moved' | 'metadata' | 'diverged' | 'settled' | 'deleted' | 'returned';
+type HistoryEvent =
+  | 'stored'
+  | 'content'
+  | 'moved'
+  | 'linked'
+  | 'unlinked'
+  | 'metadata'
+  | 'diverged'
+  | 'settled'
+  | 'deleted'
+  | 'returned';
 
 export interface HistoryStep {
   events: HistoryEvent[];
   snapshot: SnapshotInfo;
-  /** Null while it is deleted. */
-  path: Buffer[] | null;
+  /** All that lead to it, in byte order; none while it is deleted. */
+  names: Buffer[];
   attributes: Attributes;
   contentId: Buffer | null;
 }
@@ -89,9 +100,27 @@ async function look(reader: SnapshotReader, snapshot: SnapshotInfo, inode: numbe
       ? Buffer.from(versions.page!.slice(VERSION.contentId, versions.index))
       : null,
   );
-  const path = (await isThere(reader, attributes)) ? await new InodePaths(reader).find(inode) : null;
-  return { events: [], snapshot, path, attributes, contentId };
+  return { events: [], snapshot, names: await namesOf(reader, attributes), attributes, contentId };
 }
+
+async function namesOf(reader: SnapshotReader, attributes: Attributes): Promise<Buffer[]> {
+  const { inode, mode, nlink } = attributes;
+  if (!(await isThere(reader, attributes))) return [];
+  if ((mode & S_IFMT) === S_IFDIR || nlink === 1) {
+    const path = await new InodePaths(reader).find(inode);
+    if (path !== null) return [joined(path)];
+  }
+  // Only the whole tree of names knows all that lead to a file.
+  const names = (await allNames(reader, new Set([inode]))).get(inode) ?? [];
+  return names.map(joined).sort(Buffer.compare);
+}
+
+function joined(path: readonly Buffer[]): Buffer {
+  if (path.length === 0) return SLASH;
+  return Buffer.concat(path.flatMap((name) => [SLASH, name]));
+}
+
+const SLASH = Buffer.from('/');
 
 /** False for what was deleted, itself or with a folder that held it. */
 async function isThere(reader: SnapshotReader, attributes: Attributes): Promise<boolean> {
@@ -111,10 +140,8 @@ async function isThere(reader: SnapshotReader, attributes: Attributes): Promise<
 function compare(before: HistoryStep, after: HistoryStep): HistoryEvent[] {
   const a = before.attributes;
   const b = after.attributes;
-  if (after.path === null) return before.path === null ? [] : ['deleted'];
-  const events: HistoryEvent[] = [];
-  if (before.path === null) events.push('returned');
-  else if (!samePath(before.path, after.path)) events.push('moved');
+  if (after.names.length === 0) return before.names.length === 0 ? [] : ['deleted'];
+  const events: HistoryEvent[] = before.names.length === 0 ? ['returned'] : renamed(before.names, after.names);
   const isFile = (b.mode & S_IFMT) === S_IFREG;
   if (isFile && a.version !== b.version) events.push('content');
   const was = (a.flags & INODE_FLAGS.diverged) !== 0;
@@ -128,6 +155,12 @@ function compare(before: HistoryStep, after: HistoryStep): HistoryEvent[] {
   return events;
 }
 
-function samePath(a: readonly Buffer[], b: readonly Buffer[]): boolean {
-  return a.length === b.length && a.every((name, i) => name.equals(b[i]!));
+function renamed(before: readonly Buffer[], after: readonly Buffer[]): HistoryEvent[] {
+  const lacks = (names: readonly Buffer[], name: Buffer) => !names.some((it) => it.equals(name));
+  const fresh = after.filter((name) => lacks(before, name)).length;
+  const gone = before.filter((name) => lacks(after, name)).length;
+  const events: HistoryEvent[] = fresh > 0 && gone > 0 ? ['moved'] : [];
+  if (fresh > gone) events.push('linked');
+  if (gone > fresh) events.push('unlinked');
+  return events;
 }

@@ -93,6 +93,31 @@ describe('a file with several names that diverged', () => {
   });
 });
 
+test.each(['file', 'symlink'])(
+  'what diverged again after it was settled, by the same %s, counts from then',
+  async (what) => {
+    const diverge = (): void => {
+      if (what === 'file') return appendFileSync(at('a'), ' and more');
+      unlinkSync(at('a'));
+      symlinkSync('elsewhere', at('a'));
+    };
+    const since = (report: BackupReport) => report.worm!.diverged.map((file) => file.since);
+    write('a');
+    await backup();
+    diverge();
+    const first = await backup();
+    expect(since(first)).toEqual([null]);
+    expect(since(await backup())).toEqual([first.sequence]);
+    await backup({ policy: { onChange: 'restore' } });
+    expect(read('a')).toBe('a');
+    expect((await backup({ policy: { onChange: 'warn' } })).worm!.diverged).toEqual([]);
+    diverge();
+    const second = await backup();
+    expect(since(second)).toEqual([null]);
+    expect(since(await backup())).toEqual([second.sequence]);
+  },
+);
+
 test('deleted names of one file come back as one file, and each has its tombstone', async () => {
   write('a');
   mkdirSync(at('folder'));
