@@ -1,6 +1,6 @@
 /** Backups that meet each other, are interrupted, or run out of room: a clear word, nothing lost, and the next run succeeds. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { compareFolders } from './compare.ts';
@@ -222,6 +222,33 @@ test.runIf(isRoot)('the disk with the state runs full', async () => {
   } finally {
     execFileSync('umount', ['-l', disk]);
   }
+});
+
+// The databases of the state: none can be begun, and the one that is there cannot grow.
+test.runIf(isRoot).each([
+  { what: 'before the first run', sizes: ['256k'] },
+  { what: 'while its databases grow', sizes: ['400k', '300k'] },
+])('the disk with the state has no room $what', ({ sizes }) => {
+  sandbox.ok(['init']);
+  for (let i = 0; i < 3000; i++) writeFileSync(join(source, `file ${i}`), `${i}`.repeat(40));
+  const disk = join(sandbox.dir, 'disk');
+  for (const size of sizes) {
+    mountTmpfs(disk, size);
+    try {
+      execFileSync('cp', ['-a', join(sandbox.dir, 'state'), join(disk, 'state')]);
+      if (sizes.length === 1) spawnSync('dd', ['if=/dev/zero', `of=${join(disk, 'fill')}`, 'bs=4k']);
+      const { code, stderr } = sandbox.run(['backup', source, '--set', `docs-${size}`], {
+        env: { XDG_STATE_HOME: join(disk, 'state') },
+      });
+      expect(code).toBe(1);
+      expectError(stderr, /no space left.*free some space/);
+    } finally {
+      execFileSync('umount', ['-l', disk]);
+      rmdirSync(disk);
+    }
+  }
+  sandbox.ok(['backup', source, '--set', 'docs']);
+  expectWhole('docs', source);
 });
 
 test.runIf(isRoot)('nothing can be made on a file system that is read-only', () => {

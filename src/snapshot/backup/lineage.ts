@@ -98,10 +98,13 @@ async function agree({ repository, set, signal }: LineageOptions, local: LocalSt
       ...newest,
       state: null,
       wasWorm: false,
-      notice: state === null ? null : 'the snapshots that it stood on are gone',
+      notice: state === null ? null : 'the snapshots that the state on this machine stood on are gone',
     };
   }
-  const why = state === null ? 'it was lost' : 'the newest snapshot in the store is not the one it stands on';
+  const why =
+    state === null
+      ? 'the state on this machine was lost'
+      : 'the state on this machine does not stand on the newest snapshot';
   if (await canRead(repository)) {
     const read = await readBack({ repository, record: newest.slot.base, generation: newest.generation, local, signal });
     return { ...newest, state: read, wasWorm: false, notice: `${why}; it was read back from the store` };

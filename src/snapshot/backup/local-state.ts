@@ -13,7 +13,7 @@
 import { rmSync } from 'node:fs';
 import { decodeCbor, encodeCbor } from '../../archive/cbor.ts';
 import { emptyRoots, type PagePointer, TREE_NAMES, type TreeName, type TreeRoots } from '../../archive/tree/schema.ts';
-import { isDamaged, type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
+import { inWords, isDamaged, type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
 import { RozenError } from '../../errors.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
 import type { SnapshotTree } from '../../repository/repository.ts';
@@ -66,9 +66,9 @@ export class LocalState {
   static open(path: string): LocalState {
     const attempt = (): LocalState => {
       makeFolders(path);
-      const root = sound(() => openLmdb(path, { maxDbs: 4 }));
+      const root = sound(path, () => openLmdb(path, { maxDbs: 4 }));
       try {
-        return sound(() => new LocalState(path, root));
+        return sound(path, () => new LocalState(path, root));
       } catch (error) {
         void root.close();
         throw error;
@@ -96,7 +96,7 @@ export class LocalState {
   /** Says that a commit is about to be tried. All pages of the state must have been put. */
   writePending(state: LineageState): void {
     this.flush();
-    sound(() => this.#meta.putSync(PENDING, encodeState(state)));
+    sound(this.path, () => this.#meta.putSync(PENDING, encodeState(state)));
   }
 
   /** The snapshot of `state` is in the store: it is what the next run starts from. `replaced` pages go. */
@@ -112,7 +112,7 @@ export class LocalState {
   /** Like `fold`, for trees that share nothing: all pages of rows below `row` go. */
   foldOnly(state: LineageState, row: number): void {
     this.flush();
-    const old = sound(() => [...this.#pages.getKeys({ end: pageKey(row, 0) })]);
+    const old = sound(this.path, () => [...this.#pages.getKeys({ end: pageKey(row, 0) })]);
     this.fold(
       state,
       old.map((key) => ({ row: key.readUInt32BE(0), offset: key.readUIntBE(4, 6), length: 0 })),
@@ -131,15 +131,17 @@ export class LocalState {
 
   /** A later walk saw nothing new. */
   confirm(state: LineageState): void {
-    sound(() => this.#meta.putSync(STATE, encodeState(state)));
+    sound(this.path, () => this.#meta.putSync(STATE, encodeState(state)));
   }
 
   /** Drops a pending state and the pages of rows from `row` on; costs no transaction when there is nothing of the kind. */
   dropFrom(row: number): void {
     this.#batch = [];
     this.#batched = 0;
-    const old = sound(() => [...this.#pages.getKeys({ start: pageKey(row, 0) })].map((key) => Buffer.from(key)));
-    if (old.length === 0 && sound(() => this.#meta.getBinary(PENDING)) === undefined) return;
+    const old = sound(this.path, () =>
+      [...this.#pages.getKeys({ start: pageKey(row, 0) })].map((key) => Buffer.from(key)),
+    );
+    if (old.length === 0 && sound(this.path, () => this.#meta.getBinary(PENDING)) === undefined) return;
     this.#change(() => {
       this.#meta.remove(PENDING);
       for (const key of old) this.#pages.remove(key);
@@ -158,7 +160,7 @@ export class LocalState {
 
   /** What `putProofs` kept under a number; see worm/proofs.ts. */
   proofs(piece: number): Buffer | undefined {
-    return sound(() => this.#proofs.getBinary(pageKey(piece, 0)));
+    return sound(this.path, () => this.#proofs.getBinary(pageKey(piece, 0)));
   }
 
   putProofs(pieces: ReadonlyMap<number, Buffer>): void {
@@ -185,12 +187,12 @@ export class LocalState {
   }
 
   #change(work: () => void): void {
-    sound(() => this.#root.transactionSync(work));
+    sound(this.path, () => this.#root.transactionSync(work));
   }
 
   /** The plaintext of a page. 'corrupt' when the state has lost it: the caller starts over without the state. */
   page(row: number, offset: number): Buffer {
-    const bytes = sound(() => this.#pages.getBinary(pageKey(row, offset)));
+    const bytes = sound(this.path, () => this.#pages.getBinary(pageKey(row, offset)));
     if (bytes === undefined) throw new StateDamaged(`page ${row}:${offset} is missing`);
     return bytes;
   }
@@ -209,7 +211,7 @@ export class LocalState {
   }
 
   #decode(key: Buffer): LineageState | null {
-    const bytes = sound(() => this.#meta.getBinary(key));
+    const bytes = sound(this.path, () => this.#meta.getBinary(key));
     if (bytes === undefined) return null;
     try {
       return decodeState(bytes);
@@ -227,14 +229,12 @@ export class StateDamaged extends RozenError {
 }
 
 /** Tells damage, which is made good by starting over, from a full disk and the like, which is not. */
-function sound<T>(work: () => T): T {
+function sound<T>(path: string, work: () => T): T {
   try {
-    return work();
+    return inWords(path, work);
   } catch (cause) {
-    if (cause instanceof RozenError) throw cause;
-    const { message } = cause as Error;
-    if (isDamaged(cause)) throw new StateDamaged(message);
-    throw new RozenError('io', `local state: ${message}`, { cause, hint: 'check the disk of the state folder' });
+    if (isDamaged(cause)) throw new StateDamaged((cause as Error).message);
+    throw cause;
   }
 }
 

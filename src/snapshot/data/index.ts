@@ -14,7 +14,7 @@ import { ARCHIVE_ID_SIZE, HASH_SIZE, KIND_DATA, MAX_ENVELOPE, MAX_INDEX_BODY } f
 import { openChunkTable, parseHotIndex } from '../../archive/reader.ts';
 import { verifyTrailer } from '../../archive/trailer.ts';
 import type { SealedArchive } from '../../archive/writer.ts';
-import { type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
+import { inWords, type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
 import { RozenError } from '../../errors.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
 import { INDEX_PREFIX, indexName, parseArchiveName } from '../../repository/names.ts';
@@ -53,6 +53,7 @@ const NEXT = Buffer.from('next');
 
 export class DedupIndex {
   readonly #repository: Repository;
+  readonly #path: string;
   readonly #root: LmdbRoot;
   readonly #chunks: LmdbDatabase;
   readonly #archives: LmdbDatabase;
@@ -63,8 +64,9 @@ export class DedupIndex {
   /** Nothing is known: lookups need not ask. */
   #empty: boolean;
 
-  private constructor(repository: Repository, root: LmdbRoot) {
+  private constructor(repository: Repository, path: string, root: LmdbRoot) {
     this.#repository = repository;
+    this.#path = path;
     this.#root = root;
     const database = (name: string) => root.openDB({ name, encoding: 'binary', keyEncoding: 'binary' });
     this.#chunks = database('chunks');
@@ -78,7 +80,8 @@ export class DedupIndex {
   static async open(options: { repository: Repository; path: string }): Promise<DedupIndex> {
     makeFolders(options.path);
     chmodSync(options.path, 0o700);
-    return new DedupIndex(options.repository, openLmdb(options.path, { maxDbs: 8 }));
+    const root = openLmdb(options.path, { maxDbs: 8 });
+    return inWords(options.path, () => new DedupIndex(options.repository, options.path, root));
   }
 
   /** Where a chunk with this id and ordinal lies; `ids` holds the id at `at`. */
@@ -105,15 +108,19 @@ export class DedupIndex {
     return this.#numbers.getBinary(Buffer.from(archiveId))?.readUInt32LE(0);
   }
 
+  #change<T>(work: () => T): T {
+    return inWords(this.#path, () => this.#root.transactionSync(work));
+  }
+
   /** A number for an archive that is being written. */
   reserve(): number {
-    return this.#root.transactionSync(() => this.#takeNumber());
+    return this.#change(() => this.#takeNumber());
   }
 
   /** Enters an acknowledged archive under its number, all or nothing; chunks known from older archives now point here. */
   add(number: number, archive: SealedArchive, chunks: ChunkRows): void {
     const order = sortedById(chunks);
-    this.#root.transactionSync(() => {
+    this.#change(() => {
       const value = Buffer.alloc(PLACE_SIZE);
       value.writeUInt32LE(number, 0);
       for (const row of order) {
@@ -246,7 +253,7 @@ export class DedupIndex {
     for (const { key, value } of this.#chunks.getRange({})) {
       if (gone.has((value as Buffer).readUInt32LE(0))) chunks.push(Buffer.from(key as Buffer));
     }
-    this.#root.transactionSync(() => {
+    this.#change(() => {
       for (const key of chunks) this.#chunks.removeSync(key);
       for (const [number, id] of gone) {
         if (!merged(id)) this.#archives.removeSync(numberKey(number));
