@@ -77,9 +77,9 @@ describe('names of snapshots', () => {
   });
 
   const snapshots = [
-    { id: 'aa11', set: 'photos', timeSec: utc('2026-11-20T10:00:00Z'), timeNs: 0 },
-    { id: 'aa22', set: 'photos', timeSec: utc('2026-11-23T10:00:00Z'), timeNs: 5 },
-    { id: 'bb33', set: 'docs', timeSec: utc('2026-11-23T10:00:00Z'), timeNs: 9 },
+    { id: 'aa11', set: 'photos', lineage: 'p', sequence: 1, timeSec: utc('2026-11-20T10:00:00Z'), timeNs: 0 },
+    { id: 'aa22', set: 'photos', lineage: 'p', sequence: 2, timeSec: utc('2026-11-23T10:00:00Z'), timeNs: 5 },
+    { id: 'bb33', set: 'docs', lineage: 'd', sequence: 1, timeSec: utc('2026-11-23T10:00:00Z'), timeNs: 9 },
   ];
   const choose = (text: string) => chooseSnapshot(parseSnapshotName(text), snapshots).id;
 
@@ -90,6 +90,21 @@ describe('names of snapshots', () => {
     expect(choose('photos@2026-11-23T10:00Z')).toBe('aa22');
     expect(choose('photos@2026')).toBe('aa22');
     expect(choose('aa2')).toBe('aa22');
+  });
+
+  test('pass over what a clock that stood ahead has dated into the future', () => {
+    const ahead = {
+      id: 'aa20',
+      set: 'photos',
+      lineage: 'p',
+      sequence: 1,
+      timeSec: utc('2036-01-01T00:00:00Z'),
+      timeNs: 0,
+    };
+    const of = (text: string) => chooseSnapshot(parseSnapshotName(text), [...snapshots, ahead]).id;
+    expect(of('photos@latest')).toBe('aa22');
+    expect(of('latest')).toBe('bb33');
+    expect(of('photos@2036')).toBe('aa20');
   });
 
   test('that fit nothing, or too much, are refused with help', () => {

@@ -24,7 +24,7 @@ export interface CatalogueSet {
   worm: boolean;
   /** Of a WORM set that several machines feed: the newest snapshot of each, by the machine's name. */
   machines: { name: string; slot: number }[];
-  /** By time, of all lineages; the last one is the latest. */
+  /** By time, of all lineages, and none before one that came earlier in its lineage; the last one is the latest. */
   snapshots: CatalogueSnapshot[];
 }
 
@@ -66,18 +66,42 @@ export function timeName(sec: number): string {
     .replaceAll(':', '.');
 }
 
+function byTime(a: SnapshotFacts, b: SnapshotFacts): number {
+  return a.timeSec - b.timeSec || a.timeNs - b.timeNs || a.sequence - b.sequence || (a.id < b.id ? -1 : 1);
+}
+
+/**
+ * By time, but a clock that once stood ahead must not make an old snapshot the latest: none counts as made after those that
+ * follow it in its lineage.
+ */
+export function inOrder(snapshots: readonly SnapshotFacts[]): SnapshotFacts[] {
+  const latestFirst = [...snapshots].sort((a, b) => b.sequence - a.sequence || (a.id < b.id ? 1 : -1));
+  const next = new Map<string, SnapshotFacts>();
+  const counted = new Map<SnapshotFacts, SnapshotFacts>();
+  for (const facts of latestFirst) {
+    const after = next.get(facts.lineage);
+    const time = after === undefined || byTime(facts, after) < 0 ? facts : after;
+    counted.set(facts, time);
+    next.set(facts.lineage, time);
+  }
+  return [...snapshots].sort((a, b) => {
+    const [x, y] = [counted.get(a)!, counted.get(b)!];
+    return x.timeSec - y.timeSec || x.timeNs - y.timeNs || a.sequence - b.sequence || byTime(a, b);
+  });
+}
+
 /** Snapshots of one second get -2, -3, … in the order of their exact times. */
 function nameSnapshots(snapshots: readonly SnapshotFacts[]): { facts: SnapshotFacts; name: string }[] {
-  const sorted = [...snapshots].sort(
-    (a, b) => a.timeSec - b.timeSec || a.timeNs - b.timeNs || a.sequence - b.sequence || (a.id < b.id ? -1 : 1),
-  );
+  const sorted = [...snapshots].sort(byTime);
   const used = new Map<string, number>();
-  return sorted.map((facts) => {
+  const names = new Map<SnapshotFacts, string>();
+  for (const facts of sorted) {
     const plain = timeName(facts.timeSec);
     const count = (used.get(plain) ?? 0) + 1;
     used.set(plain, count);
-    return { facts, name: count === 1 ? plain : `${plain}-${count}` };
-  });
+    names.set(facts, count === 1 ? plain : `${plain}-${count}`);
+  }
+  return inOrder(snapshots).map((facts) => ({ facts, name: names.get(facts)! }));
 }
 
 /** Leaves room for what is added to tell names apart. */
@@ -96,8 +120,7 @@ function machinesOf(
   slotOf: (id: string) => number | undefined,
 ): { name: string; slot: number }[] {
   const newest = new Map<string, SnapshotFacts>();
-  for (const facts of [...list].sort((a, b) => a.timeSec - b.timeSec || a.timeNs - b.timeNs))
-    newest.set(facts.lineage, facts);
+  for (const facts of inOrder(list)) newest.set(facts.lineage, facts);
   if (newest.size < 2) return [];
   const machines: { name: string; slot: number }[] = [];
   for (const { host, id } of newest.values()) {

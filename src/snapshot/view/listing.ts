@@ -1,5 +1,5 @@
 import type { AnyRecord, OnProblem, Repository, SnapshotRecord } from '../../repository/repository.ts';
-import { chooseSnapshot, type SnapshotName } from './naming.ts';
+import { chooseSnapshot, type Nameable, type SnapshotName } from './naming.ts';
 
 /** A snapshot with what only readers may know. */
 export interface SnapshotInfo {
@@ -60,17 +60,17 @@ export async function findSnapshot(
   const records = name.kind === 'latest' ? await repository.heads(onProblem) : await repository.records(onProblem);
   const confirmed = confirmations(records);
   const sets = new Map<string, Promise<string>>();
-  const candidates: { id: string; set: string; timeSec: number; timeNs: number; record: SnapshotRecord }[] = [];
+  const candidates: (Nameable & { record: SnapshotRecord })[] = [];
   for (const record of records) {
     if (record.kind !== 'snapshot') continue;
-    const { id, tag, timeSec, timeNs } = record;
+    const { id, tag, sequence, timeSec, timeNs } = record;
     let set = sets.get(tag);
     if (set === undefined) {
       // An id is enough to choose by: no key is used for what is not asked for.
       set = name.kind === 'id' ? Promise.resolve('') : repository.openBody(record).then((body) => body.set);
       sets.set(tag, set);
     }
-    candidates.push({ id: id.toString('hex'), set: await set, timeSec, timeNs, record });
+    candidates.push({ id: id.toString('hex'), set: await set, lineage: tag, sequence, timeSec, timeNs, record });
   }
   const { id, record } = chooseSnapshot(name, candidates);
   return describe(repository, { ...record, confirmed: record.confirmed ?? confirmed.get(id) ?? null });

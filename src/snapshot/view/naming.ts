@@ -20,6 +20,9 @@ export interface Nameable {
   /** 32 hexadecimal digits. */
   id: string;
   set: string;
+  /** Its lineage, and its number there. */
+  lineage: string;
+  sequence: number;
   timeSec: number;
   timeNs: number;
 }
@@ -73,12 +76,20 @@ export function chooseSnapshot<S extends Nameable>(name: SnapshotName, snapshots
     throw new RozenError('not-found', `no snapshot of a set '${name.set}'`, { hint: `there are ${sets.join(', ')}` });
   }
   const { moment } = name;
-  const fitting = moment === null ? ofSet : ofSet.filter((snapshot) => snapshot.timeSec <= moment.last);
+  const fitting =
+    moment === null ? newestOfLineages(ofSet) : ofSet.filter((snapshot) => snapshot.timeSec <= moment.last);
   const newest = fitting.reduce<S | null>((best, one) => (best === null || isNewer(one, best) ? one : best), null);
   if (newest === null) {
     throw new RozenError('not-found', `no snapshot as old as ${name.text}`, { hint: 'see rozen snapshots' });
   }
   return newest;
+}
+
+/** What a clock that stood ahead once dates into the future is not the latest: in a lineage the sequence counts. */
+function newestOfLineages<S extends Nameable>(snapshots: readonly S[]): S[] {
+  const newest = new Map<string, number>();
+  for (const { lineage, sequence } of snapshots) newest.set(lineage, Math.max(newest.get(lineage) ?? 0, sequence));
+  return snapshots.filter(({ lineage, sequence }) => sequence === newest.get(lineage));
 }
 
 function isNewer(a: Nameable, b: Nameable): boolean {

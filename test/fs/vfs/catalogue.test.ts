@@ -52,6 +52,20 @@ describe('names of snapshots', () => {
     ]);
   });
 
+  it('follow each other in a lineage, whatever the clock said: the last is the latest', () => {
+    const other = 'b'.repeat(32);
+    const [set] = build([
+      facts(1, { timeSec: 100 }),
+      facts(2, { timeSec: 10_000 }),
+      facts(3, { timeSec: 300 }),
+      facts(4, { timeSec: 200, lineage: other, sequence: 1 }),
+      facts(5, { timeSec: 400, lineage: other, sequence: 2, worm: true, host: 'there' }),
+    ]).sets;
+    expect(set!.snapshots.map(({ slot }) => slot)).toEqual([1, 4, 2, 3, 5]);
+    expect(set!.snapshots[2]!.name).toBe(timeName(10_000));
+    expect(set!.machines.map(({ slot }) => slot)).toEqual([3, 5]);
+  });
+
   it('keep sets apart whose names a folder cannot tell apart, and hold all lineages of a set', () => {
     const catalogue = build([
       facts(1, { set: 'a/b' }),
