@@ -79,3 +79,29 @@ test('a machine that can only write keeps the mode of a set when it loses its st
   expect(report).toMatchObject({ mode: 'worm', bytesNew: 0, worm: { policy: { onChange: 'warn' } } });
   expect(report.stateNotice).toContain('without an identity');
 });
+
+test('a machine that has no snapshot of a WORM set, or has lost them, goes on with it as one', async () => {
+  box = new Sandbox();
+  initWithIdentity(box);
+  const source = join(box.dir, 'source');
+  mkdirSync(source);
+  const paths = importPhotos(source, 3);
+  const elsewhere = (name: string) => ({ XDG_STATE_HOME: join(box.dir, name) });
+  const run = (args: string[], env: Record<string, string> = {}) => box.run(['backup', source, ...args], { env });
+  expect(run(['--set', 'photos', '--mode', 'worm']).code).toBe(0);
+  // What rotted since must not become the content of the file without a word.
+  writeFileSync(join(source, paths[0]!), photo(9));
+  await settle();
+  const begun = JSON.parse(box.ok(['--json', 'backup', source, '--set', 'photos'], 0, elsewhere('lost')).stdout);
+  expect(begun).toMatchObject({ mode: 'worm', worm: { conflicts: [{ path: join(source, paths[0]!) }] } });
+  expect(begun.stateNotice).toMatch(/'photos' is a WORM set/);
+  const other = run(['--set', 'photos', '--mode', 'snapshot'], elsewhere('mode'));
+  expect(other).toMatchObject({ code: 2, stderr: expect.stringMatching(/is of mode worm/) });
+
+  expect(run(['--set', 'frozen', '--mode', 'worm', '--accept-new', 'no']).code).toBe(0);
+  const refused = run(['--set', 'frozen'], elsewhere('lost'));
+  expect(refused).toMatchObject({ code: 2, stderr: expect.stringMatching(/'frozen' is frozen.*--accept-new yes/) });
+  expect(run(['--set', 'frozen', '--accept-new', 'yes'], elsewhere('lost')).code).toBe(0);
+  // A set of snapshots has no such mode, and other sets are nobody's business.
+  expect(run(['--set', 'plain'], elsewhere('lost')).code).toBe(0);
+});

@@ -93,6 +93,7 @@ class Run {
       const source = localPages(local);
       const base = state === null ? null : { source, roots: state.roots, walkedAt: state.walkedAt };
       this.#mode = modeOf(options, base, lineage.wasWorm);
+      if (lineage.wasWorm) await this.#refuseFrozen();
       this.#plan = new Plan(this.#mode === 'worm');
       const old = options.selfContained ? null : base;
       const { repairs } = options;
@@ -169,6 +170,17 @@ class Run {
       this.#worm?.close();
       await lineage.close();
     }
+  }
+
+  async #refuseFrozen(): Promise<void> {
+    const { repository, set, policy } = this.#options;
+    if (policy?.acceptNew === true) return;
+    const { frozenBy } = await import('../worm/other-machines.ts');
+    const host = await frozenBy({ repository, set });
+    if (host === null) return;
+    throw new RozenError('usage', `set '${set}' is frozen (by ${host}), and this machine has no snapshot of it`, {
+      hint: 'add --accept-new yes to begin with what is here now, or use another name',
+    });
   }
 
   /** Walks to the end; the data side reads meanwhile. */

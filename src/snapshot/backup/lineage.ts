@@ -14,7 +14,7 @@ export interface Lineage {
   local: LocalState;
   /** The snapshot to compare with; null when the lineage begins. */
   state: LineageState | null;
-  /** Before a lineage that begins anew, the set was a WORM set. */
+  /** The set is a WORM set already, though nothing of it is known here: the lineage begins anew, or another machine has one. */
   wasWorm: boolean;
   /** For people: why local state was not used. Null when it was, and in the first run. */
   notice: string | null;
@@ -94,12 +94,12 @@ async function agree({ repository, set, signal }: LineageOptions, local: LocalSt
   local.clear();
   const newest = await newestGeneration(repository, set);
   if (newest.slot.base === null) {
-    return {
-      ...newest,
-      state: null,
-      wasWorm: false,
-      notice: state === null ? null : 'the snapshots that the state on this machine stood on are gone',
-    };
+    const wasWorm = await isWormElsewhere(repository, set);
+    const gone = state === null ? [] : ['the snapshots that the state on this machine stood on are gone'];
+    const begins = wasWorm
+      ? [`'${set}' is a WORM set; this machine had no snapshot of it, and begins with this one`]
+      : [];
+    return { ...newest, state: null, wasWorm, notice: [...gone, ...begins].join('; ') || null };
   }
   const why =
     state === null
@@ -121,6 +121,12 @@ async function agree({ repository, set, signal }: LineageOptions, local: LocalSt
   };
 }
 
+/** Whether another machine has the set, as a WORM set. The mode of a set is chosen once. */
+async function isWormElsewhere(repository: Repository, set: string): Promise<boolean> {
+  const heads = await repository.heads(() => {});
+  return heads.some((head) => head.worm === true && repository.isOfSet(head, set));
+}
+
 async function newestGeneration(
   repository: Repository,
   set: string,
@@ -136,7 +142,7 @@ async function newestGeneration(
 }
 
 /** A backup must not fail because nobody is there to type a passphrase: it can do without. */
-async function canRead(repository: Repository): Promise<boolean> {
+export async function canRead(repository: Repository): Promise<boolean> {
   try {
     return await repository.unlock();
   } catch (error) {

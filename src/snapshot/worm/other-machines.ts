@@ -3,6 +3,7 @@ import { Cursor } from '../../archive/tree/read.ts';
 import { INODE, NAME, TREES, VERSION } from '../../archive/tree/schema.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import type { Repository } from '../../repository/repository.ts';
+import { canRead } from '../backup/lineage.ts';
 import { splitPath } from '../view/naming.ts';
 import { SnapshotOpener } from '../view/place.ts';
 
@@ -68,6 +69,20 @@ export async function otherMachines(options: { repository: Repository; set: stri
     names.add(repository.writerName(head.writerId) ?? head.writerId.toString('hex').slice(0, 8));
   }
   return [...names].sort();
+}
+
+/**
+ * The name of a machine that has frozen the set; null when none has, or nobody here can read their policies. Frozen means that
+ * nothing new is taken, and to a machine that has no snapshot of it everything would be new.
+ */
+export async function frozenBy({ repository, set }: { repository: Repository; set: string }): Promise<string | null> {
+  if (!(await canRead(repository))) return null;
+  for (const head of await repository.heads(() => {})) {
+    if (head.worm !== true || !repository.isOfSet(head, set)) continue;
+    const { host, policy } = await repository.openBody(head);
+    if (policy?.acceptNew === false) return host;
+  }
+  return null;
 }
 
 class FilesThere {
