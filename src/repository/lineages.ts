@@ -21,6 +21,8 @@ export interface LineagesOptions {
   pinned: Map<string, RecordReference>;
   /** What an owner has declared lost; asked for each time, as a later config may say more. */
   losses: () => Pick<Losses, 'has' | 'highest'>;
+  /** Why a record that is well signed has no place in its lineage; null when it has. It is told, passed over, and holds nobody up. */
+  unfit: (record: AnyRecord) => RozenError | null;
   /** Takes in later configs, before a record that is gone is held against the store. */
   refresh: () => Promise<void>;
 }
@@ -39,6 +41,11 @@ interface NewestNames {
   names: string[];
 }
 
+/**
+ * A name of a record that cannot be read counts as taken when it is so near to the one before it: no more runs than that can
+ * have been lost, and a name that somebody made up must not use up all numbers.
+ */
+const MAX_GAP = 1 << 20;
 /** Predecessors that `heads` follows from a new head towards the pinned record; `records` follows all of them. */
 const MAX_STEPS = 64;
 const PARALLEL = 16;
@@ -213,7 +220,9 @@ export class Lineages {
     const records = read.filter((record) => record !== null);
     // A damaged newest record is told, and the one before it stands in.
     if (records.length === 0) records.push(...(await this.#topBelow(tag, new Set(names), onProblem)));
-    return { tag, records, sequence: Math.max(sequence, this.#options.losses().highest(tag)) };
+    const newest = records[0]?.sequence ?? 0;
+    const isTaken = sequence - newest <= MAX_GAP && !names.every((name) => this.passesOver(name));
+    return { tag, records, sequence: Math.max(isTaken ? sequence : newest, this.#options.losses().highest(tag)) };
   }
 
   async #topBelow(tag: string, tried: Set<string>, onProblem?: OnProblem): Promise<AnyRecord[]> {
@@ -228,9 +237,19 @@ export class Lineages {
     return records;
   }
 
+  /** True for a record that was read, and found unfit. */
+  passesOver(name: string): boolean {
+    const record = this.#known.get(name);
+    return record !== undefined && this.#options.unfit(record) !== null;
+  }
+
   async #tolerant(name: string, onProblem: OnProblem | undefined): Promise<AnyRecord | null> {
     try {
-      return await this.read(name);
+      const record = await this.read(name);
+      const why = this.#options.unfit(record);
+      if (why === null) return record;
+      onProblem?.(why, name);
+      return null;
     } catch (error) {
       if (!isCorrupt(error)) throw error;
       if (this.#isLost(name)) return null;
@@ -245,7 +264,7 @@ export class Lineages {
     for (const [tag, pinned] of this.#options.pinned) {
       const name = snapshotName(tag, pinned.sequence, pinned.id);
       const newest = byTag.get(tag)?.records[0];
-      if (newest?.id.equals(pinned.id)) {
+      if (newest?.sequence === pinned.sequence && newest.id.equals(pinned.id)) {
         if (!newest.hash.equals(pinned.hash)) throw this.#replaced(name, 'the state of this machine');
         continue;
       }
@@ -328,6 +347,15 @@ export class Lineages {
       },
     );
   }
+}
+
+/** The error for a record that another writer than the lineage's own has signed. */
+export function strangerIn(what: string, { writerId }: Pick<AnyRecord, 'writerId'>): RozenError {
+  return new RozenError(
+    'untrusted',
+    `${what} is in the lineage of another machine than writer ${writerId.toString('hex').slice(0, 8)}, who signed it: it is passed over`,
+    { hint: 'somebody uses the writer file of that machine: see rozen key list' },
+  );
 }
 
 function followedBy(record: AnyRecord): string {

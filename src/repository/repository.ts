@@ -10,10 +10,10 @@ import { Forwards } from './forwards.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
 import { Lineages, type LineagesOptions, type LineageTop, type OnProblem } from './lineages.ts';
 import { isLost, Losses } from './losses.ts';
-import { configName } from './names.ts';
+import { configName, snapshotName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
-import { isReadOnlyState, type Pin, writeCopies, writePin } from './pin.ts';
-import { decodeSecrets, lineageTag, openLabel, type Secrets, wipeSecrets } from './secrets.ts';
+import { isReadOnlyState, type Pin, type RecordReference, writeCopies, writePin } from './pin.ts';
+import { decodeSecrets, isLineageOf, lineageTag, openLabel, type Secrets, wipeSecrets } from './secrets.ts';
 import { isSignedBy } from './signed.ts';
 import {
   type AnyRecord,
@@ -23,6 +23,7 @@ import {
   type SnapshotRecord,
   type UnchangedRecord,
 } from './snapshot-record.ts';
+import { Strangers } from './strangers.ts';
 import type { Writer, WriterFile } from './writer.ts';
 
 export type { CommitDraft, SnapshotSlot } from './draft.ts';
@@ -38,9 +39,6 @@ export type {
   WormPolicy,
 } from './snapshot-record.ts';
 export { DEFAULT_POLICY } from './snapshot-record.ts';
-
-/** How often a machine may have lost its state before `isOfSet` does not know its lineages any more. */
-const GENERATIONS_TRIED = 64;
 
 /** What `open` and `init` found out. */
 export interface RepositoryParts {
@@ -83,6 +81,7 @@ export class Repository {
   readonly #pin: Pin;
   readonly #lineages: Lineages;
   #losses: Losses;
+  readonly #strangers: Strangers;
   readonly #objects: ObjectCache | null;
   readonly #findIdentities: RepositoryParts['findIdentities'];
   #unlocking: Promise<boolean> | null = null;
@@ -104,6 +103,7 @@ export class Repository {
     this.#pin = parts.pin;
     this.#losses = new Losses(parts.config.lost);
     this.#keep();
+    this.#strangers = new Strangers(this);
     this.#findIdentities = parts.findIdentities;
     this.#objects = parts.objects ?? null;
     this.forwards = new Forwards({
@@ -125,6 +125,7 @@ export class Repository {
       pinned: this.#pin.lineages,
       checkWriter: (outer, what) => this.#checkWriter(outer, what),
       losses,
+      unfit: (record) => this.#strangers.unfit(record),
       refresh: () => this.refresh(),
     });
   }
@@ -259,15 +260,14 @@ export class Repository {
   /** The tag of this machine's lineage of a set. */
   lineageTag(set: string, generation = 0): string {
     const { writer, secrets } = this.#asWriter();
-    return lineageTag(secrets, { set, writerId: writer.id, generation });
+    const tag = lineageTag(secrets, { set, writerId: writer.id, generation });
+    this.#strangers.own(tag, writer.id);
+    return tag;
   }
 
   /** Whether a record is of this set, told by its tag: so also on a machine that cannot open its body. */
-  isOfSet({ tag, writerId }: Pick<SnapshotRecord, 'tag' | 'writerId'>, set: string): boolean {
-    const { secrets } = this.#asWriter();
-    for (let generation = 0; generation < GENERATIONS_TRIED; generation++)
-      if (lineageTag(secrets, { set, writerId, generation }) === tag) return true;
-    return false;
+  isOfSet(record: Pick<SnapshotRecord, 'tag' | 'writerId'>, set: string): boolean {
+    return isLineageOf(this.#asWriter().secrets, record, set);
   }
 
   /**
@@ -276,12 +276,7 @@ export class Repository {
    * stands in; 'untrusted' is always thrown.
    */
   async heads(onProblem?: OnProblem): Promise<SnapshotRecord[]> {
-    const tops = await this.#lineages.tops(onProblem);
-    const heads: SnapshotRecord[] = [];
-    for (const { records } of tops) {
-      const head = await this.#lineages.headOf(records[0]!, onProblem);
-      if (head !== null) heads.push(head);
-    }
+    const { tops, heads } = await this.#strangers.genuineHeads(this.#lineages, onProblem);
     await this.#accept(tops);
     return heads.sort((a, b) => b.timeSec - a.timeSec || b.timeNs - a.timeNs);
   }
@@ -298,20 +293,23 @@ export class Repository {
 
   /** All records of all lineages, newest first, with every chain checked from end to end. */
   async records(onProblem?: OnProblem): Promise<AnyRecord[]> {
+    await this.#strangers.genuineHeads(this.#lineages, () => {});
     const records = await this.#lineages.all(onProblem);
     return records.sort((a, b) => b.timeSec - a.timeSec || b.timeNs - a.timeNs || b.sequence - a.sequence);
   }
 
-  /** The part of a snapshot record that only readers can open. */
+  /** The part of a snapshot record that only readers can open. 'untrusted' when the lineage is not the writer's. */
   async openBody(record: SnapshotRecord): Promise<SnapshotBody> {
     const archiveKey = await this.unwrap(record.tree.envelope);
     try {
-      return openBody(record.sealedBody, {
+      const body = openBody(record.sealedBody, {
         archiveKey,
         repositoryId: this.id,
         id: record.id,
         what: `${this.store.location}/${record.name}`,
       });
+      await this.#strangers.check(record, body.set);
+      return body;
     } finally {
       archiveKey.fill(0);
     }
@@ -444,11 +442,16 @@ export class Repository {
     for (const { tag, records } of tops) {
       const { sequence, id, hash } = records[0]!;
       const pinned = this.#pin.lineages.get(tag);
-      if (pinned !== undefined && pinned.sequence >= sequence && !isLost(this.#losses, tag, pinned)) continue;
+      const isOver = pinned !== undefined && (isLost(this.#losses, tag, pinned) || this.#isPassedOver(tag, pinned));
+      if (pinned !== undefined && pinned.sequence >= sequence && !isOver) continue;
       this.#pin.lineages.set(tag, { sequence, id, hash });
       changed = true;
     }
     if (changed) this.savePin();
+  }
+
+  #isPassedOver(tag: string, { sequence, id }: RecordReference): boolean {
+    return this.#lineages.passesOver(snapshotName(tag, sequence, id));
   }
 
   #hiddenConfig(number: number): RozenError {

@@ -89,3 +89,14 @@ export function openLabel(secrets: Secrets, id: Uint8Array, sealed: Buffer): str
   const key = deriveKey(CONTEXT.label, secrets.setTagKey);
   return openAead(key, sealed.subarray(0, NONCE_SIZE), id, sealed.subarray(NONCE_SIZE)).toString('utf8');
 }
+
+/** How often a machine may have lost its state before its lineages are not known any more. */
+const GENERATIONS_TRIED = 4096;
+
+/** Whether a record's tag is that of its own writer, for this set: nobody else can be given the lineage. */
+export function isLineageOf(secrets: Secrets, record: { tag: string; writerId: Uint8Array }, set: string): boolean {
+  const { tag, writerId } = record;
+  for (let generation = 0; generation < GENERATIONS_TRIED; generation++)
+    if (lineageTag(secrets, { set, writerId, generation }) === tag) return true;
+  return false;
+}

@@ -74,7 +74,7 @@ function byTime(a: SnapshotFacts, b: SnapshotFacts): number {
  * By time, but a clock that once stood ahead must not make an old snapshot the latest: none counts as made after those that
  * follow it in its lineage.
  */
-export function inOrder(snapshots: readonly SnapshotFacts[]): SnapshotFacts[] {
+function inOrder(snapshots: readonly SnapshotFacts[]): SnapshotFacts[] {
   const latestFirst = [...snapshots].sort((a, b) => b.sequence - a.sequence || (a.id < b.id ? 1 : -1));
   const next = new Map<string, SnapshotFacts>();
   const counted = new Map<SnapshotFacts, SnapshotFacts>();

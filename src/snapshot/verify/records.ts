@@ -4,6 +4,7 @@ import { decodeKeyObject } from '../../repository/bundle.ts';
 import { type Config, decodeConfig } from '../../repository/config.ts';
 import { MAX_CONFIG, MAX_KEY_OBJECT, MAX_SNAPSHOT_RECORD, TYPE } from '../../repository/format.ts';
 import { type Genesis, readGenesis } from '../../repository/genesis.ts';
+import { strangerIn } from '../../repository/lineages.ts';
 import { Losses } from '../../repository/losses.ts';
 import {
   configName,
@@ -159,6 +160,8 @@ function checkLinks(
       continue;
     }
     const found = records.get(object);
+    if (found !== undefined && !found.writerId.equals(record.writerId))
+      findings.caught(strangerIn(record.name, record), { object: record.name, snapshots: [record.id.toString('hex')] });
     if (found !== undefined && !found.hash.equals(reference.hash))
       findings.add({ kind: 'untrusted', object, message: `not the record that ${record.name} refers to` });
     if (record.kind === 'unchanged' && reference === record.base && found?.kind === 'unchanged')

@@ -143,7 +143,7 @@ class Verification {
         await repository.openBody(record);
       } catch (error) {
         const object = snapshotName(record.tag, record.sequence, record.id);
-        this.#findings.caught(error, { object, snapshots: [scope] });
+        if (!this.#findings.has(object)) this.#findings.caught(error, { object, snapshots: [scope] });
       }
     }
   }

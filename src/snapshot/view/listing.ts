@@ -1,3 +1,4 @@
+import { RozenError } from '../../errors.ts';
 import type { AnyRecord, OnProblem, Repository, SnapshotRecord } from '../../repository/repository.ts';
 import { chooseSnapshot, type Nameable, type SnapshotName } from './naming.ts';
 
@@ -36,10 +37,14 @@ export async function listSnapshots(repository: Repository, onProblem?: OnProble
   const work = async (): Promise<void> => {
     for (let index = next++; index < snapshots.length; index = next++) {
       const record = snapshots[index] as SnapshotRecord;
-      infos[index] = await describe(repository, {
-        ...record,
-        confirmed: confirmed.get(record.id.toString('hex')) ?? null,
-      });
+      try {
+        infos[index] = await describe(repository, {
+          ...record,
+          confirmed: confirmed.get(record.id.toString('hex')) ?? null,
+        });
+      } catch (error) {
+        passOver(error, record, onProblem);
+      }
     }
   };
   await Promise.all(Array.from({ length: PARALLEL }, work));
@@ -59,21 +64,28 @@ export async function findSnapshot(
 ): Promise<SnapshotInfo> {
   const records = name.kind === 'latest' ? await repository.heads(onProblem) : await repository.records(onProblem);
   const confirmed = confirmations(records);
-  const sets = new Map<string, Promise<string>>();
+  const sets = new Map<string, string>();
   const candidates: (Nameable & { record: SnapshotRecord })[] = [];
   for (const record of records) {
     if (record.kind !== 'snapshot') continue;
     const { id, tag, sequence, timeSec, timeNs } = record;
-    let set = sets.get(tag);
-    if (set === undefined) {
+    try {
       // An id is enough to choose by: no key is used for what is not asked for.
-      set = name.kind === 'id' ? Promise.resolve('') : repository.openBody(record).then((body) => body.set);
+      const set = name.kind === 'id' ? '' : (sets.get(tag) ?? (await repository.openBody(record)).set);
       sets.set(tag, set);
+      candidates.push({ id: id.toString('hex'), set, lineage: tag, sequence, timeSec, timeNs, record });
+    } catch (error) {
+      passOver(error, record, onProblem);
     }
-    candidates.push({ id: id.toString('hex'), set: await set, lineage: tag, sequence, timeSec, timeNs, record });
   }
   const { id, record } = chooseSnapshot(name, candidates);
   return describe(repository, { ...record, confirmed: record.confirmed ?? confirmed.get(id) ?? null });
+}
+
+/** A record in the lineage of another machine is no snapshot of it. */
+function passOver(error: unknown, { name }: SnapshotRecord, onProblem: OnProblem | undefined): void {
+  if (onProblem === undefined || !(error instanceof RozenError) || error.code !== 'untrusted') throw error;
+  onProblem(error, name);
 }
 
 /** Of each snapshot the newest "unchanged" record that stands on it. */
