@@ -7,7 +7,9 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -202,6 +204,41 @@ test('each object in the place of another one is found', async () => {
     } finally {
       place.heal(name);
     }
+  }
+});
+
+test.each(['gone', 'cut', 'emptied'])('content whose archive is %s is not taken for stored', (what) => {
+  const sandbox = new Sandbox();
+  try {
+    const source = join(sandbox.dir, 'source');
+    mkdirSync(source);
+    const content = noise(300_000, 5);
+    writeFileSync(join(source, 'first'), content);
+    sandbox.ok(['init']);
+    sandbox.ok(['backup', source, '--set', 'one']);
+    const data = join(sandbox.repo, 'data');
+    const name = readdirSync(data, { recursive: true, encoding: 'utf8' }).find((it) => it.endsWith('.roz'))!;
+    chmodSync(join(data, name), 0o600);
+    if (what === 'gone') rmSync(join(data, name));
+    else truncateSync(join(data, name), what === 'cut' ? 200_000 : 0);
+
+    writeFileSync(join(source, 'second'), content);
+    const again = sandbox.run(['backup', source, '--set', 'one']);
+    expect(again).toMatchObject({
+      code: 5,
+      stderr: expect.stringMatching(`data/${name} is gone, cut or altered.*verify`),
+    });
+    const target = join(sandbox.dir, 'target');
+    sandbox.run(['restore', 'one@latest', '--target', target]);
+    expect(readFileSync(join(target, 'second')).equals(content)).toBe(true);
+    // Another machine, which has never seen it: all that it backs up can be restored.
+    const elsewhere = { XDG_STATE_HOME: join(sandbox.dir, 'other state') };
+    sandbox.ok(['backup', source, '--set', 'two'], 5);
+    sandbox.ok(['backup', source, '--set', 'three'], 5, elsewhere);
+    sandbox.ok(['restore', 'three@latest', '--target', join(sandbox.dir, 'whole')]);
+    expect(readFileSync(join(sandbox.dir, 'whole/first')).equals(content)).toBe(true);
+  } finally {
+    sandbox.remove();
   }
 });
 

@@ -130,6 +130,14 @@ export async function run(context: Context, args: string[], options: Options): P
       if (report.worm !== null) printWormReport(out, report.worm, context.options.verbose === true);
       for (const line of reportLines(report)) out.line(line);
     }
+    if (report.lostArchives.length > 0) {
+      const { lostArchives: lost } = report;
+      const which = lost.length === 1 ? lost[0]! : `${lost[0]!} and ${lost.length - 1} more`;
+      out.warning(
+        `the repository is damaged: ${which} ${lost.length === 1 ? 'is' : 'are'} gone, cut or altered; files that this run read are stored again, for all others see rozen verify`,
+      );
+      return EXIT.corrupt;
+    }
     if (report.worm !== null && leftAsItWas(report.worm)) return EXIT.diverged;
     return report.problems.length > 0 ? EXIT.incomplete : EXIT.done;
   } finally {

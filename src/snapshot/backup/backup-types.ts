@@ -201,6 +201,8 @@ export interface BackupReport {
   bytesStored: number;
   /** Data archives that this run sealed. */
   archives: number;
+  /** Objects of the repository that are gone, cut or damaged, as far as a run looks; what older snapshots had there may be lost. */
+  lostArchives: string[];
   /** Why local state could not be used: null when it agreed with the store or this was the first run. */
   stateNotice: string | null;
   /** Sockets and other things that no backup can hold. */

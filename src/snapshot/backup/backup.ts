@@ -319,6 +319,7 @@ class Run {
       bytesNew: data.bytesNew,
       bytesStored,
       archives: data.archives.length,
+      lostArchives: data.lostArchives,
       stateNotice: lineage.notice,
       skipped: this.#tally.skipped,
       problems: this.#tally.problems,

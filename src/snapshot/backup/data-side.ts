@@ -33,6 +33,8 @@ interface Opened {
 export class DataSide {
   /** Sealed and stored by this run. */
   archives: StoredArchive[] = [];
+  /** Names of archives, or of their indexes, that are gone, cut or damaged. What they held is stored again where it is met. */
+  lostArchives: string[] = [];
   readonly #options: DataSideOptions;
   #opening: Promise<Opened> | null = null;
   #opened: Opened | null = null;
@@ -130,7 +132,10 @@ export class DataSide {
       return openIndex();
     });
     try {
-      await index.sync();
+      const { lost, ignored } = await index.sync();
+      // One that vanished meanwhile was merged; one of a newer format is no damage.
+      const damaged = ignored.filter(({ error }) => error.code === 'corrupt' || error.code === 'untrusted');
+      this.lostArchives = [...lost, ...damaged.map(({ name }) => name)];
       const writer = await DataWriter.open({
         repository,
         index,

@@ -15,9 +15,9 @@ import { openChunkTable, parseHotIndex } from '../../archive/reader.ts';
 import { verifyTrailer } from '../../archive/trailer.ts';
 import type { SealedArchive } from '../../archive/writer.ts';
 import { inWords, type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
-import { RozenError } from '../../errors.ts';
+import { corrupt, RozenError } from '../../errors.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
-import { INDEX_PREFIX, indexName, parseArchiveName } from '../../repository/names.ts';
+import { DATA_PREFIX, dataName, INDEX_PREFIX, indexName, parseArchiveName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 
 /** Where a chunk lies. */
@@ -40,6 +40,8 @@ export interface ChunkRows {
 export interface SyncResult {
   added: number;
   removed: number;
+  /** Archives whose index object is there and whose content is gone or was cut: nothing is deduplicated against them. */
+  lost: string[];
   /** Index objects that are damaged or signed by nobody who may: nothing is deduplicated against their archives. */
   ignored: { name: string; error: RozenError }[];
 }
@@ -142,12 +144,14 @@ export class DedupIndex {
    * writer signed them, and drops those that vanished or were merged into others. Needs no identity.
    */
   async sync(): Promise<SyncResult> {
-    const result: SyncResult = { added: 0, removed: 0, ignored: [] };
+    const result: SyncResult = { added: 0, removed: 0, lost: [], ignored: [] };
     const present = new Map<string, { name: string; id: Buffer }>();
     for await (const { name } of this.#repository.store.list(INDEX_PREFIX)) {
       const parts = parseArchiveName(name);
       if (parts !== null) present.set(parts.id.toString('hex'), { name, id: parts.id });
     }
+    // Listed afterwards: an archive is stored before its index is.
+    const sizes = await this.#storedSizes();
     // Asked afterwards: the record of a merge stands before the index object of what was made.
     const { forwards } = this.#repository;
     await forwards.refresh();
@@ -158,12 +162,20 @@ export class DedupIndex {
     }
     const wanted = new Map(present);
     for (const key of merged) wanted.delete(key);
-    const missing = [...wanted.values()].filter(({ id }) => this.numberOf(id) === undefined);
-    const work = missing.map(({ name }) => name).values();
+    for (const [key, { id }] of wanted) {
+      const number = this.numberOf(id);
+      const size = sizes.get(key);
+      if (size !== undefined && (number === undefined || this.archive(number)?.size === size)) continue;
+      result.lost.push(dataName(id));
+      wanted.delete(key);
+      present.delete(key);
+    }
+    const missing = [...wanted.entries()].filter(([, { id }]) => this.numberOf(id) === undefined);
+    const work = missing.values();
     const fetcher = async (): Promise<void> => {
-      for (const name of work) {
+      for (const [key, { name }] of work) {
         try {
-          await this.#load(name);
+          await this.#load(name, sizes.get(key)!);
           result.added++;
         } catch (error) {
           if (!(error instanceof RozenError) || !IGNORED.has(error.code)) throw error;
@@ -187,14 +199,29 @@ export class DedupIndex {
     await this.#root.close();
   }
 
-  async #load(name: string): Promise<void> {
-    const bytes = await this.#repository.store.get(name, MAX_HOT_INDEX);
-    await this.enter(name, bytes);
+  /** Sizes of the data archives that are there, by id in hex. */
+  async #storedSizes(): Promise<Map<string, number>> {
+    const sizes = new Map<string, number>();
+    for await (const { name, size } of this.#repository.store.list(DATA_PREFIX)) {
+      const parts = parseArchiveName(name);
+      if (parts !== null) sizes.set(parts.id.toString('hex'), size);
+    }
+    return sizes;
   }
 
-  /** Checks the bytes of an index object and enters its archive; returns the number. Errors name `name`. */
-  async enter(name: string, bytes: Uint8Array): Promise<number> {
+  async #load(name: string, storedSize: number): Promise<void> {
+    const bytes = await this.#repository.store.get(name, MAX_HOT_INDEX);
+    await this.enter(name, bytes, storedSize);
+  }
+
+  /**
+   * Checks the bytes of an index object and enters its archive; returns the number. Errors name `name`. An archive that has
+   * not `storedSize` bytes is 'corrupt'.
+   */
+  async enter(name: string, bytes: Uint8Array, storedSize?: number): Promise<number> {
     const { header, trailer, cidx } = parseHotIndex(bytes);
+    if (storedSize !== undefined && trailer.size !== storedSize)
+      throw corrupt(`${name}: its archive has ${storedSize} bytes, not ${trailer.size}`);
     const { id: repositoryId } = this.#repository;
     if (!header.repositoryId.equals(repositoryId)) throw untrusted(name, 'it belongs to another repository');
     if (indexName(header.id) !== name) throw untrusted(name, `it is the index of archive ${header.id.toString('hex')}`);

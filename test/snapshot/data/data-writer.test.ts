@@ -98,8 +98,8 @@ describe('DataWriter', () => {
 
     // A machine without any state but the right to write: everything comes from the store's chunk tables.
     const index = await place.openIndex('other-machine');
-    expect(await index.sync()).toEqual({ added: 1, removed: 0, ignored: [] });
-    expect(await index.sync()).toEqual({ added: 0, removed: 0, ignored: [] });
+    expect(await index.sync()).toEqual({ added: 1, removed: 0, lost: [], ignored: [] });
+    expect(await index.sync()).toEqual({ added: 0, removed: 0, lost: [], ignored: [] });
     const writer = await place.openWriter(index);
     const copies = [place.put('copy', readFileSync(paths[2]!)), place.put('copy2', 'small')];
     const stored = copies.map((path) => writer.add(describeFile(path)));

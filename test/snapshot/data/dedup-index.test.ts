@@ -52,7 +52,8 @@ describe('DedupIndex', () => {
     const theirs = stranger.put('b', noise(400_000, 2));
     await stranger.store([theirs]);
     const [name] = stranger.objects('index');
-    await place.repository.store.put(name!, readFileSync(join(stranger.storePath, name!)));
+    for (const object of [...stranger.objects('data'), name!])
+      await place.repository.store.put(object, readFileSync(join(stranger.storePath, object)));
     const index = await place.openIndex('fresh');
     const result = await index.sync();
     expect(result.added).toBe(1);
