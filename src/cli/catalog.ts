@@ -268,7 +268,8 @@ writer file for another machine; there, --import takes it in. A writer file is a
     name: 'find',
     summary: 'find files in the snapshots',
     details: `A pattern is matched against names; with a slash in it, against the end of paths, and ** stands for any
-number of folders. Without a pattern everything matches. find's -type, -size, -newer and -name are understood too.`,
+number of folders. Without a pattern everything matches. find's -type, -size, -newer, -name and -iname
+are understood too.`,
     arguments: [{ name: '[pattern...]', description: 'names with *, ? and [a-z]' }],
     options: [
       { flags: '--snapshot <snapshot>', description: 'look only there; maybe with :PATH', repeat: true },

@@ -41,13 +41,15 @@ function readTree(program: Command): Node[] {
   const global = program.options.map(readOption);
   const help = { flags: ['-h', '--help'], about: 'help for this command', takes: null, repeat: false };
   const visit = (command: Command, path: string): void => {
+    // `help key add` is `key add --help`, which is offered.
+    const inside = command.commands.filter((inner) => inner.name() !== 'help');
     nodes.push({
       path,
-      words: command.commands.map((inner) => ({ word: inner.name(), about: inner.summary() || inner.description() })),
+      words: inside.map((inner) => ({ word: inner.name(), about: inner.summary() || inner.description() })),
       options: command === program ? [...global, help] : [...command.options.map(readOption), ...global, help],
       arguments: command.registeredArguments.map(readArgument),
     });
-    for (const inner of command.commands) visit(inner, path === '' ? inner.name() : `${path} ${inner.name()}`);
+    for (const inner of inside) visit(inner, path === '' ? inner.name() : `${path} ${inner.name()}`);
   };
   visit(program, '');
   return nodes;

@@ -42,7 +42,6 @@ function buildProgram(invoke: (invocation: Invocation) => void): Command {
     .exitOverride()
     .configureOutput({ writeOut: print, outputError: () => {} })
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
-    .helpCommand('help [command]', 'help for a command')
     .addHelpText(
       'after',
       `
@@ -63,7 +62,33 @@ Exit codes: 0 done; 1 failed; 2 usage; 3 done, but some files could not be read;
   });
   for (const spec of GLOBAL_OPTIONS) program.addOption(toOption(spec));
   for (const spec of COMMANDS) addCommand(program, spec, invoke);
+  addHelpCommand(program);
   return program;
+}
+
+/** `help key add`. commander's own one looks at the first word only, and takes a word that it does not know for no word. */
+function addHelpCommand(parent: Command): void {
+  const help = parent.helpCommand(false).command('help [command...]').summary('help for a command');
+  help.helpOption(false).action((words: string[]) => {
+    let command = parent;
+    for (const word of words) {
+      const inner = command.commands.find((it) => it.name() === word);
+      if (inner === undefined) throw unknownCommand(word, command);
+      command = inner;
+    }
+    command.help();
+  });
+}
+
+function unknownCommand(word: string, parent: Command): RozenError {
+  const near = nearest(
+    word,
+    parent.commands.map((command) => command.name()),
+  );
+  const names = parent.parent === null ? '' : `${parent.name()} `;
+  return new RozenError('usage', `unknown command '${names}${word}'`, {
+    hint: near !== undefined ? `did you mean ${names}${near}?` : `see rozen ${names}--help`,
+  });
 }
 
 function addCommand(parent: Command, spec: CommandSpec, invoke: (invocation: Invocation) => void): void {
@@ -77,9 +102,8 @@ function addCommand(parent: Command, spec: CommandSpec, invoke: (invocation: Inv
   for (const option of spec.options ?? []) command.addOption(toOption(option));
   command.addHelpText('after', helpTail(spec));
   for (const inner of spec.subcommands ?? []) addCommand(command, inner, invoke);
-  if (spec.subcommands === undefined) {
-    command.action(() => invoke({ spec, args: command.args, options: command.opts() }));
-  }
+  if (spec.subcommands !== undefined) addHelpCommand(command);
+  else command.action(() => invoke({ spec, args: command.args, options: command.opts() }));
 }
 
 /** Two of commander's messages in plainer words. */
@@ -114,10 +138,17 @@ function usageError(error: CommanderError, program: Command, word: string | unde
 }
 
 /** find(1)'s single-dash words, as people type them. */
-const FIND_WORDS = new Set(['-type', '-size', '-newer', '-name', '-older']);
+const FIND_WORDS: ReadonlyMap<string, readonly string[]> = new Map([
+  ['-type', ['--type']],
+  ['-size', ['--size']],
+  ['-newer', ['--newer']],
+  ['-name', ['--name']],
+  ['-iname', ['--ignore-case', '--name']],
+  ['-older', ['--older']],
+]);
 
 function acceptFindWords(argv: readonly string[]): readonly string[] {
-  return commandWord(argv) === 'find' ? argv.map((word) => (FIND_WORDS.has(word) ? `-${word}` : word)) : argv;
+  return commandWord(argv) === 'find' ? argv.flatMap((word) => FIND_WORDS.get(word) ?? [word]) : argv;
 }
 
 /** `--size -10M`: commander would take the value for an option, so it is joined to its flag. */

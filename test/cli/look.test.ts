@@ -199,6 +199,7 @@ describe('find', () => {
     expect(found('--set', 'first', '--newer', '1d', 'two')).toEqual(['a/two', 'a/two']);
     expect(found('--older', '2020-01-01')).toEqual([]);
     expect(found('-i', '--set', 'other', 'HARD')).toEqual(['hard']);
+    expect(found('--set', 'other', '-iname', 'HARD')).toEqual(['hard']);
   });
 
   test('tells a person which snapshot on stderr, a pipe the paths alone', () => {

@@ -30,7 +30,12 @@ describe('help', () => {
   });
 
   test('help COMMAND is the same', () => {
-    expect(home.run(['help', 'mount']).stdout).toBe(home.run(['mount', '--help']).stdout);
+    for (const words of [['mount'], ['key'], ['key', 'add'], []]) {
+      const asked = home.run([...words, '--help']);
+      expect(home.run(['help', ...words])).toEqual(asked);
+      expect(asked.code).toBe(0);
+    }
+    expect(home.run(['key', 'help', 'add']).stdout).toBe(home.run(['key', 'add', '--help']).stdout);
   });
 
   test('the version alone is printed by --version', () => {
@@ -46,6 +51,10 @@ describe('a usage error is one line and exit code 2', () => {
   test.each([
     [['bakup'], "rozen: unknown command 'bakup'; did you mean backup?"],
     [['snapshot'], "rozen: unknown command 'snapshot'; did you mean snapshots?"],
+    [['help', 'nope'], "rozen: unknown command 'nope'; see rozen --help"],
+    [['help', 'bakup'], "rozen: unknown command 'bakup'; did you mean backup?"],
+    [['help', 'key', 'ad'], "rozen: unknown command 'key ad'; did you mean key add?"],
+    [['help', 'mount', 'x'], "rozen: unknown command 'mount x'; see rozen mount --help"],
     [['mount', '--forground', 'x'], "rozen: unknown option '--forground'; did you mean --foreground?"],
     [['mount'], "rozen: missing required argument 'dir'; see rozen mount --help"],
     [['backup', '/etc', '--set'], /^rozen: option '-s, --set <name>' argument missing; see rozen backup --help$/],
