@@ -40,8 +40,11 @@ export function chooseCredentials(options: CredentialOptions, env: NodeJS.Proces
   const configuredCommand = configured.passwordCommand;
   if (configuredCommand !== undefined) return { passphrase: once(() => passphraseFromCommand(configuredCommand)) };
   // Without a terminal nobody can be asked: a write-only machine in a cron job must not fail for that.
-  return canPrompt() ? { passphrase: once(() => askPassphrase('Passphrase')), asks: true } : {};
+  return canPrompt() ? { passphrase: once(() => askPassphrase('Passphrase', OTHER_WAYS)), asks: true } : {};
 }
+
+const OTHER_WAYS =
+  'set ROZEN_PASSWORD, ROZEN_PASSWORD_COMMAND or ROZEN_IDENTITY_FILE, or use --password-file or --identity';
 
 /** The passphrase of a new key: --new-password-file, else the same sources for `init`, else asked for twice. */
 export function chooseNewPassphrase(
@@ -56,7 +59,10 @@ export function chooseNewPassphrase(
     const command = env.ROZEN_PASSWORD_COMMAND;
     if (command) return once(() => notEmpty(passphraseFromCommand(command), 'ROZEN_PASSWORD_COMMAND'));
   }
-  return once(() => askNewPassphrase('New passphrase'));
+  const hint = options.useEnvironment
+    ? 'set ROZEN_PASSWORD or ROZEN_PASSWORD_COMMAND, or use --password-file'
+    : 'use --new-password-file';
+  return once(() => askNewPassphrase('New passphrase', hint));
 }
 
 async function notEmpty(passphrase: Promise<string>, source: string): Promise<string> {

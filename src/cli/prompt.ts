@@ -57,17 +57,14 @@ export function canPrompt(): boolean {
 
 /**
  * Asks on /dev/tty without echo. The terminal is in raw mode meanwhile, so Ctrl-C arrives as a byte; the mode is put
- * back on every way out. Throws `no-key` without a terminal, `interrupted` on Ctrl-C.
+ * back on every way out. Throws `no-key`, with this hint, without a terminal, `interrupted` on Ctrl-C.
  */
-export async function askPassphrase(question: string): Promise<string> {
+export async function askPassphrase(question: string, hint: string): Promise<string> {
   let fd: number;
   try {
     fd = openSync('/dev/tty', 'r+');
   } catch (cause) {
-    throw new RozenError('no-key', 'a passphrase is needed, and there is no terminal to ask on', {
-      hint: 'set ROZEN_PASSWORD, ROZEN_PASSWORD_COMMAND or ROZEN_IDENTITY_FILE, or use --password-file or --identity',
-      cause,
-    });
+    throw new RozenError('no-key', 'a passphrase is needed, and there is no terminal to ask on', { hint, cause });
   }
   const input = new ReadStream(fd);
   // A stream of its own descriptor: closing one stream must not close the other's.
@@ -103,14 +100,14 @@ export async function askPassphrase(question: string): Promise<string> {
 }
 
 /** Asks twice; an empty or mistyped passphrase is asked for again, three times at most. */
-export async function askNewPassphrase(question: string): Promise<string> {
+export async function askNewPassphrase(question: string, hint: string): Promise<string> {
   for (let attempt = 0; attempt < 3; attempt++) {
-    const first = await askPassphrase(question);
+    const first = await askPassphrase(question, hint);
     if (first === '') {
       process.stderr.write('rozen: an empty passphrase protects nothing\n');
       continue;
     }
-    const second = await askPassphrase('the same again');
+    const second = await askPassphrase('the same again', hint);
     if (first === second) return first;
     process.stderr.write('rozen: the two are not equal\n');
   }

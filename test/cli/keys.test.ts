@@ -63,6 +63,17 @@ describe('the passphrase', () => {
     expect(stderr).toMatch(/ROZEN_PASSWORD.*--password-file/);
   });
 
+  test('of a new key, and no terminal: exit 6, naming the way that gives a new one', () => {
+    const { code, stderr } = home.run(['key', 'add'], { env: { ...repository, ROZEN_PASSWORD: PASSPHRASE } });
+    expect(code).toBe(6);
+    expect(stderr).toMatch(
+      /^rozen: a passphrase is needed, and there is no terminal to ask on; use --new-password-file\n$/,
+    );
+    const first = home.run(['init', join(home.dir, 'other')]);
+    expect(first.code).toBe(6);
+    expect(first.stderr).toMatch(/; set ROZEN_PASSWORD or ROZEN_PASSWORD_COMMAND, or use --password-file\n$/);
+  });
+
   test('from the environment, a file, a command, an identity file, the configuration', () => {
     const file = join(home.dir, 'password');
     writeFileSync(file, `${PASSPHRASE}\nsecond line\n`);
