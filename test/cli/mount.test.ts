@@ -76,7 +76,8 @@ describe('a mount is refused', () => {
   test('at a folder that is not empty, a file, nothing', () => {
     refused([join(home.dir, 'source')], 2, /source is not empty/);
     refused([join(home.dir, 'source/file')], 2, /not a folder/);
-    refused([join(home.dir, 'nowhere')], 1, /nowhere does not exist; make the folder first/);
+    refused([join(home.dir, 'nowhere')], 2, /nowhere does not exist; make the folder first/);
+    refused([join(home.dir, 'source/file/below')], 2, /below: not a folder; mount somewhere else/);
   });
 
   test('with owners and drivers that make no sense', () => {

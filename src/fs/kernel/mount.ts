@@ -3,6 +3,7 @@ import { closeSync, openSync, readdirSync, realpathSync, statSync } from 'node:f
 import { endianness } from 'node:os';
 import { RozenError } from '../../errors.ts';
 import { cPath, EPERM, libc, PosixError } from '../../posix/libc.ts';
+import { reasonOf } from '../../posix/reason.ts';
 import { escapeOption, findFusermount, mountByFusermount } from './fusermount.ts';
 import { MOUNT_TYPE, mountedAt, realMountpoint } from './mount-table.ts';
 import { isRoot, isStale, unmountOnce } from './umount.ts';
@@ -39,7 +40,11 @@ export async function prepareMountpoint(path: string, keepClearOf: readonly stri
   try {
     mountpoint = realMountpoint(path);
   } catch (error) {
-    throw new RozenError('not-found', `${path} does not exist`, { hint: 'make the folder first', cause: error });
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw new RozenError('usage', missing ? `${path} does not exist` : `${path}: ${reasonOf(error)}`, {
+      hint: missing ? 'make the folder first' : 'mount somewhere else',
+      cause: error,
+    });
   }
   const mounted = mountedAt(mountpoint);
   if (mounted?.type.startsWith('fuse') && (await isStale(mountpoint))) {
