@@ -140,8 +140,17 @@ describe('ls', () => {
   test('what is not there is named', () => {
     expect(home.run(['ls', 'first@latest:/a/nope/deeper'], { env })).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/has no "\/a\/nope"; see rozen ls/),
+      stderr: `rozen: "/a/nope/deeper" is not in snapshot ${ids[1]!.slice(0, 8)}: it has no "/a/nope"; see rozen ls ${ids[1]!.slice(0, 8)}:/a\n`,
     });
+    const missing = (path: string) => home.run(['ls', `first@latest:${path}`], { env }).stderr;
+    const id = ids[1]!.slice(0, 8);
+    expect(missing('a/nope')).toBe(`rozen: "/a/nope" is not in snapshot ${id}; see rozen ls ${id}:/a\n`);
+    expect(missing(`${source}/a/nope/deeper`)).toBe(
+      `rozen: "${source}/a/nope/deeper" is not in snapshot ${id}: it has no "${source}/a/nope"; see rozen ls ${id}:${source}/a\n`,
+    );
+    expect(missing('/nope/a')).toBe(
+      `rozen: "/nope/a" is not in snapshot ${id}: it has no "/nope"; its root is ${source}, see rozen ls ${id}:/\n`,
+    );
     expect(home.run(['ls', 'ffff'], { env }).code).toBe(1);
     expect(home.run(['ls', 'firts@latest'], { env })).toMatchObject({
       code: 1,

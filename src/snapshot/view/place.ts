@@ -71,7 +71,7 @@ export class SnapshotOpener {
  * folder that was backed up is understood too, because that is where the file lies on the machine.
  *
  * @param path bytes, null for the root
- * @throws `not-found`, naming the first name that is missing
+ * @throws `not-found`, naming the whole path and the first part of it that is missing
  */
 export async function openPlace(
   opener: SnapshotOpener,
@@ -90,19 +90,26 @@ export async function openPlace(
     if (inside) {
       taken = names.slice(prefix.length);
       const again = await lookup(reader, taken);
-      if (typeof again === 'number') found = again;
+      found = typeof again === 'number' ? again : { missing: prefix.length + again.missing };
     }
   }
-  if (typeof found !== 'number') {
-    const where = joinPath(names.slice(0, found.missing + 1)).toString();
-    throw new RozenError('not-found', `snapshot ${snapshot.id.slice(0, 8)} has no ${JSON.stringify(`/${where}`)}`, {
-      hint: `see rozen ls ${snapshot.id.slice(0, 8)}:/${joinPath(names.slice(0, found.missing)).toString()}`,
-    });
-  }
+  if (typeof found !== 'number') throw noSuchPlace(snapshot, names, found.missing);
   const inode = found;
   const inodes = new InodeLookup(reader);
   const attributes = await retrying(reader, () => inodes.get(inode));
   return { reader, sequence: snapshot.sequence, snapshot, inode, path: taken, attributes };
+}
+
+/** Who names a path of the machine does not always know that a snapshot of one folder shows it as its root. */
+function noSuchPlace({ id, paths }: SnapshotInfo, names: readonly Buffer[], missing: number): RozenError {
+  const path = (count: number): string => `/${joinPath(names.slice(0, count)).toString()}`;
+  const whole = JSON.stringify(path(names.length));
+  const part = missing + 1 < names.length ? `: it has no ${JSON.stringify(path(missing + 1))}` : '';
+  const root = missing === 0 && paths.length === 1 ? `its root is ${paths[0]!.toString()}, ` : '';
+  const short = id.slice(0, 8);
+  return new RozenError('not-found', `${whole} is not in snapshot ${short}${part}`, {
+    hint: `${root}see rozen ls ${short}:${path(missing)}`,
+  });
 }
 
 /**
