@@ -64,7 +64,7 @@ export async function openArchive(source: RangeSource, options: OpenOptions): Pr
   try {
     return await open(source, options);
   } catch (error) {
-    if (error instanceof RozenError && error.code !== 'io' && !error.message.startsWith(name)) {
+    if (error instanceof RozenError && error.code !== 'io' && !error.message.includes(name)) {
       throw new RozenError(error.code, `${name}: ${error.message}`, { hint: error.hint, cause: error });
     }
     throw error;

@@ -25,6 +25,8 @@ export class Context {
   readonly options: GlobalOptions;
   /** Aborted by the first Ctrl-C or SIGTERM of a command that stops itself. */
   readonly signal: AbortSignal;
+  /** Damage was told: a command that has done all the same ends with the exit code of that. */
+  foundDamage = false;
   /** Where the cache lies and how much it may hold, when the command line says so. */
   cachePlace: { folder?: string | undefined; budget?: number | undefined } = {};
   #config: Promise<Config> | null = null;
@@ -44,6 +46,12 @@ export class Context {
 
   progress(label: string): Progress {
     return new Progress(this.out, label);
+  }
+
+  /** For a record that is left out of a listing. */
+  tellDamage(message: string): void {
+    this.foundDamage = true;
+    this.out.warning(message);
   }
 
   /** Location and key sources of the chosen repository; `named` wins over -r, the environment and the configuration. */

@@ -1,4 +1,5 @@
-import type { ErrorCode } from '../errors.ts';
+import type { ErrorCode, RozenError } from '../errors.ts';
+import { ObjectMissing } from '../store/object-store.ts';
 
 /** Exit codes of every command, a public contract: scripts act on them. */
 export const EXIT = {
@@ -9,7 +10,7 @@ export const EXIT = {
   incomplete: 3,
   /** Local files differ from the snapshot; content of a write-once set has changed. */
   diverged: 4,
-  /** Bytes that fail a check, or that nobody who may has signed. */
+  /** Bytes that fail a check, that nobody who may has signed, or that are gone. */
   corrupt: 5,
   noKey: 6,
   frozen: 7,
@@ -27,6 +28,7 @@ const BY_CODE: Partial<Record<ErrorCode, number>> = {
   interrupted: EXIT.interrupted,
 };
 
-export function exitCodeOf(code: ErrorCode): number {
-  return BY_CODE[code] ?? EXIT.failed;
+export function exitCodeOf(error: RozenError): number {
+  if (error instanceof ObjectMissing) return EXIT.corrupt;
+  return BY_CODE[error.code] ?? EXIT.failed;
 }

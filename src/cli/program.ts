@@ -191,6 +191,6 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     const error = asRozenError(thrown);
     process.stderr.write(`${errorLine(error)}\n`);
     if (argv.includes('--debug')) process.stderr.write(`${errorStack(thrown)}\n`);
-    return exitCodeOf(error.code);
+    return exitCodeOf(error);
   }
 }

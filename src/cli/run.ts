@@ -40,7 +40,7 @@ export async function runCommand({ spec, args, options }: Invocation, program: C
   try {
     const code = await command.run(context, args, options);
     await out.flush();
-    return code ?? EXIT.done;
+    return code || (context.foundDamage ? EXIT.corrupt : EXIT.done);
   } finally {
     await context.close();
   }

@@ -10,14 +10,14 @@ export interface FilterOptions {
   tag?: string[];
 }
 
-/** All snapshots that the filters let through, oldest first; damaged records are told on stderr. */
+/** All snapshots that the filters let through, oldest first; damaged records are told on stderr and by the exit code. */
 export async function selectSnapshots(
   context: Context,
   repository: Repository,
   filters: FilterOptions = {},
 ): Promise<SnapshotInfo[]> {
   const { listSnapshots } = await import('../snapshot/view/listing.ts');
-  const all = await listSnapshots(repository, (error) => context.out.warning(error.message));
+  const all = await listSnapshots(repository, (error) => context.tellDamage(error.message));
   const { set, host, tag = [] } = filters;
   const chosen = all.filter(
     (snapshot) =>

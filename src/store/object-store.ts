@@ -143,11 +143,18 @@ export function checkObjectName(name: string): void {
   if (!isObjectName(name)) throw new RozenError('usage', `illegal object name ${JSON.stringify(name.slice(0, 80))}`);
 }
 
-export function objectNotFound(location: string, name: string, cause?: unknown): RozenError {
-  return new RozenError('not-found', `${location}: no object ${name}`, {
-    hint: 'run `rozen verify` to see what else is missing',
-    cause,
-  });
+/**
+ * An object is not there that something in the repository names: data is lost. Other errors of the code 'not-found' only say
+ * that somebody asked for what there is none of.
+ */
+export class ObjectMissing extends RozenError {
+  constructor(message: string, cause?: unknown) {
+    super('not-found', message, { hint: 'run `rozen verify` to see what else is missing', cause });
+  }
+}
+
+export function objectNotFound(location: string, name: string, cause?: unknown): ObjectMissing {
+  return new ObjectMissing(`${location}: no object ${name}`, cause);
 }
 
 export function objectExists(location: string, name: string): RozenError {

@@ -130,6 +130,47 @@ describe('a damaged repository', () => {
       renameSync(join(home.dir, 'away'), archive);
     }
   });
+
+  test.each([
+    ['tree', [['ls'], ['find'], ['stats'], ['restore', 'latest', '--target', 'out']]],
+    [
+      'data',
+      [
+        ['cat', 'latest:/a.txt'],
+        ['restore', 'latest', '--target', 'out'],
+      ],
+    ],
+  ])('whoever needs a missing %s archive ends as with a damaged one', (kind, commands) => {
+    const [archive] = objects(kind) as [string];
+    renameSync(archive, join(home.dir, 'away'));
+    try {
+      for (const args of commands) {
+        expect(home.run(args, { env: key }), args[0]).toMatchObject({
+          code: 5,
+          stderr: expect.stringContaining(`no object ${kind}/`),
+        });
+      }
+    } finally {
+      renameSync(join(home.dir, 'away'), archive);
+      rmSync(join(home.dir, 'out'), { recursive: true, force: true });
+    }
+    expect(home.run(['cat', 'latest:/nowhere'], { env: key }).code).toBe(1);
+  });
+
+  test('a listing that had to leave a snapshot out says so by its exit code', () => {
+    const [record] = objects('snapshots') as [string];
+    flip(record, 100);
+    try {
+      for (const command of ['snapshots', 'find', 'stats']) {
+        const { code, stderr } = home.run([command], { env: key });
+        expect(code, command).toBe(5);
+        expect(stderr, command).toMatch(/^rozen: .*snapshots\/.*\.cbor: /);
+      }
+    } finally {
+      flip(record, 100);
+    }
+    expect(home.run(['snapshots'], { env: key }).code).toBe(0);
+  });
 });
 
 describe('--against', () => {

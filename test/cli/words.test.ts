@@ -129,7 +129,7 @@ describe('errors', () => {
       'locked',
       'internal',
     ] as const;
-    expect(codes.map(exitCodeOf)).toEqual([
+    expect(codes.map((code) => exitCodeOf(new RozenError(code, 'x')))).toEqual([
       EXIT.usage,
       EXIT.corrupt,
       EXIT.corrupt,

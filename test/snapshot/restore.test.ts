@@ -342,8 +342,9 @@ describe('a damaged repository', () => {
       expect(readdirSync(target).filter((name) => name.startsWith('.rozen'))).toEqual([]);
       // Without the archive and its index nothing but empty files can come back, and each one is told.
       renameSync(join(sandbox.repo, 'data'), join(sandbox.repo, 'data-away'));
-      const none = sandbox.json(['restore', 's@latest', '--target', fresh(sandbox)], 3);
+      const none = sandbox.json(['restore', 's@latest', '--target', fresh(sandbox)], 5);
       expect(none.problems).toHaveLength(41);
+      expect(new Set(none.problems.map((it: { kind: string }) => it.kind))).toEqual(new Set(['corrupt', 'failed']));
     } finally {
       sandbox.remove();
     }

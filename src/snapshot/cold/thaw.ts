@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { corrupt, RozenError } from '../../errors.ts';
 import { dataName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
-import type { ColdState, ThawTier } from '../../store/object-store.ts';
+import { type ColdState, ObjectMissing, type ThawTier } from '../../store/object-store.ts';
 import type { NeededPack } from './packs.ts';
 import { inParallel } from './parallel.ts';
 
@@ -42,18 +42,19 @@ async function coldPack(
   { store, forwards }: PackPlace,
   { id, object, size }: Pick<NeededPack, 'id' | 'object' | 'size'>,
 ): Promise<ColdPack> {
-  const hint = '`rozen verify` shows what that concerns';
   const cold = await store.coldState(object);
   if (cold === null) {
     const target = (await forwards.find(Buffer.from(id, 'hex')))?.target;
-    if (target === undefined) throw new RozenError('not-found', `${store.location}/${object} is gone`, { hint });
+    if (target === undefined) throw new ObjectMissing(`${store.location}/${object} is gone`);
     return coldPack(
       { store, forwards },
       { id: target.id.toString('hex'), object: dataName(target.id), size: target.size },
     );
   }
   if (cold.size !== size)
-    throw corrupt(`${store.location}/${object} has ${cold.size} bytes instead of ${size}`, { hint });
+    throw corrupt(`${store.location}/${object} has ${cold.size} bytes instead of ${size}`, {
+      hint: '`rozen verify` shows what that concerns',
+    });
   const { storageClass, state, until } = cold;
   return { id, object, size, storageClass, state, until };
 }

@@ -6,7 +6,7 @@ import { descriptorPath } from '../../posix/folder.ts';
 import { emptyStat, statAt } from '../../posix/stat.ts';
 import { type Attributes, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { Occupied } from './occupied.ts';
-import { describe, emptyReport } from './report.ts';
+import { describe, emptyReport, isDamage } from './report.ts';
 import type { RestoreClass, RestoreListener, RestoreOptions, RestoreReport } from './types.ts';
 import { type Found, Rows, walkFolder } from './walk.ts';
 
@@ -81,7 +81,7 @@ export async function look(options: RestoreOptions, listener: RestoreListener): 
     try {
       await walkFolder(reader, rows, level.inode, visitor);
     } catch (error) {
-      if (!(error instanceof RozenError) || error.code !== 'corrupt') throw error;
+      if (!isDamage(error)) throw error;
       failed(level.path, error);
     }
     level.subfolders.reverse();

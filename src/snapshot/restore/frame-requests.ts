@@ -49,12 +49,14 @@ export class FrameRequests {
     }
   }
 
-  answer({ handle, offset, bytes, error }: Extract<ToWorker, { kind: 'frame' }>): void {
+  answer(answer: Extract<ToWorker, { kind: 'frame' | 'no-frame' }>): void {
+    const { handle, offset } = answer;
     const key = keyOf(handle, offset);
     const waiting = this.#waiting.get(key);
     this.#waiting.delete(key);
-    if (bytes === null) waiting?.reject(new RozenError('io', error ?? 'the block cannot be fetched'));
+    if (answer.kind === 'no-frame') waiting?.reject(new RozenError(answer.code, answer.message));
     else {
+      const { bytes } = answer;
       keepFetched(handle, offset, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
       waiting?.resolve();
     }

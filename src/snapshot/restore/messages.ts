@@ -1,5 +1,7 @@
 /** What goes between the main thread and the workers of a restore. A batch is two arrays, whatever it holds. */
+
 import type { ArchiveAccess } from '../../cache/frames.ts';
+import type { ErrorCode } from '../../errors.ts';
 import type { Wanted, Xattr } from './settle.ts';
 import type { RestoreNotice } from './types.ts';
 
@@ -40,7 +42,8 @@ export interface Batch {
 export type ToWorker =
   | { kind: 'batch'; batch: Batch }
   | { kind: 'archive'; access: ArchiveAccess }
-  | { kind: 'frame'; handle: number; offset: number; bytes: Uint8Array | null; error: string | null };
+  | { kind: 'frame'; handle: number; offset: number; bytes: Uint8Array }
+  | { kind: 'no-frame'; handle: number; offset: number; code: ErrorCode; message: string };
 
 interface FileProblem {
   /** Place in the batch. */

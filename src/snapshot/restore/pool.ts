@@ -116,14 +116,13 @@ export class RestorePool {
       this.#fail(new RozenError('internal', `a restore worker failed: ${message.message}`));
     } else if (message.kind === 'miss') {
       const { handle, offset, length } = message;
-      const answer = (bytes: Uint8Array | null, error: string | null): void =>
-        thread.worker.postMessage(
-          { kind: 'frame', handle, offset, bytes, error } satisfies ToWorker,
-          bytes === null ? [] : [bytes.buffer as ArrayBuffer],
-        );
+      const answer = (it: ToWorker, moved: ArrayBuffer[] = []): void => thread.worker.postMessage(it, moved);
       this.#options.fetch(this.#archives.get(handle)!, offset, length).then(
-        (bytes) => answer(bytes, null),
-        (error: Error) => answer(null, error.message),
+        (bytes) => answer({ kind: 'frame', handle, offset, bytes }, [bytes.buffer as ArrayBuffer]),
+        (error: Error) => {
+          const code = error instanceof RozenError ? error.code : 'io';
+          answer({ kind: 'no-frame', handle, offset, code, message: error.message });
+        },
       );
     } else {
       const job = thread.held.shift()!;

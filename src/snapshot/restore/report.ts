@@ -25,6 +25,12 @@ export function emptyReport({ place, target, dryRun = false, verify = false }: R
 export function describe(error: unknown): Pick<RestoreProblem, 'kind' | 'message'> {
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof Occupied) return { kind: 'occupied', message };
-  const damaged = error instanceof RozenError && (error.code === 'corrupt' || error.code === 'untrusted');
-  return { kind: damaged ? 'corrupt' : 'failed', message };
+  return { kind: isDamage(error) ? 'corrupt' : 'failed', message };
+}
+
+/** What is not found while a snapshot is read is an object that it names. */
+const DAMAGE: ReadonlySet<string> = new Set(['corrupt', 'untrusted', 'not-found']);
+
+export function isDamage(error: unknown): boolean {
+  return error instanceof RozenError && DAMAGE.has(error.code);
 }

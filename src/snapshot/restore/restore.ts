@@ -18,7 +18,7 @@ import { FileQueue, type QueuedFile } from './file-queue.ts';
 import { folderPath, type TargetFolder, TargetFolders } from './folders.ts';
 import { placeEntry, setNodeMode } from './place-entry.ts';
 import { RestorePool } from './pool.ts';
-import { describe, emptyReport } from './report.ts';
+import { describe, emptyReport, isDamage } from './report.ts';
 import { Settler, type Wanted, type Xattr } from './settle.ts';
 import type {
   RestoreClass,
@@ -205,7 +205,7 @@ class Restore {
         try {
           await walkFolder(this.#reader, rows, inode, visitor);
         } catch (error) {
-          if (!(error instanceof RozenError) || error.code !== 'corrupt') throw error;
+          if (!isDamage(error)) throw error;
           this.#failed(folderPath(current), error);
         }
         for (let next = subfolders.pop(); next !== undefined; next = subfolders.pop()) stack.push(next);

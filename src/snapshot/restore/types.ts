@@ -17,7 +17,7 @@ export interface RestoreOptions {
 }
 
 /**
- * corrupt   its content or its rows in the repository are damaged, or (verify) what was written reads back differently
+ * corrupt   its content or its rows in the repository are damaged or gone, or (verify) what was written reads back differently
  * occupied  something stands in its place that is not removed: a folder, or no folder where one is to be
  * failed    the operating system refused, or the repository could not be read
  */

@@ -75,7 +75,7 @@ async function run(batch: Batch): Promise<void> {
 
 port.on('message', (message: ToWorker) => {
   if (message.kind === 'archive') blocks.addArchive(message.access);
-  else if (message.kind === 'frame') requests.answer(message);
+  else if (message.kind === 'frame' || message.kind === 'no-frame') requests.answer(message);
   else {
     chain = chain
       .then(() => run(message.batch))
