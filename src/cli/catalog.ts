@@ -115,6 +115,9 @@ is yours. With --recipient no passphrase is asked for: only the holders of these
   {
     name: 'backup',
     summary: 'back up files and folders into a set',
+    details: `--exclude takes names with *, ? and [a-z], wherever they are: *.o; a/b, one below the other; cache/, only folders; ** is
+any number of folders. /home/me/x, ~/x and ./x are absolute paths: unlike in .gitignore, /x is not the x of the folder that is
+backed up. !x takes in again what an earlier pattern left out, but nothing below a folder that is left out. Later patterns win.`,
     arguments: [
       {
         name: '[path...]',
@@ -125,7 +128,11 @@ is yours. With --recipient no passphrase is asked for: only the holders of these
     options: [
       { flags: '-s, --set <name>', description: 'name of the set' },
       { flags: '--mode <mode>', description: 'kind of the set', choices: ['snapshot', 'worm'] },
-      { flags: '-e, --exclude <pattern>', description: 'leave out what matches, as in .gitignore', repeat: true },
+      {
+        flags: '-e, --exclude <pattern>',
+        description: 'leave out *.o, cache/, a/b, !b; with a leading / an absolute path',
+        repeat: true,
+      },
       {
         flags: '--exclude-file <file>',
         description: 'patterns from a file, one a line',

@@ -319,6 +319,16 @@ describe('backup', () => {
     expect(lines('ls', 'first@latest:a')).toContain('unread');
   });
 
+  test('an exclude pattern with a leading slash is an absolute path, as the help says', () => {
+    const files = (pattern: string): number => backup(source, 'first', '--dry-run', '--exclude', pattern).totalFiles;
+    const all = files('nothing');
+    expect(files('/a')).toBe(all);
+    expect(files(`${source}/a`)).toBeLessThan(all);
+    expect(files('./source/a')).toBe(files(`${source}/a`));
+    expect(files('a/')).toBe(files(`${source}/a`));
+    expect(home.ok(['backup', '--help']).stdout).toMatch(/with a leading \/ an\s+absolute path/);
+  });
+
   test('missing paths are refused', () => {
     expect(home.run(['backup', join(home.dir, 'nowhere'), '--set', 'first'], { env })).toMatchObject({
       code: 1,

@@ -1,9 +1,10 @@
 /**
- * Which entries a backup leaves out. Patterns are those of restic and .gitignore:
+ * Which entries a backup leaves out. Patterns are those of restic; .gitignore has the same ones, but for it a slash in front or
+ * between names means the folder that it lies in:
  *
  *   `*.o`        a name anywhere (no slash in it, or only one at its end)
  *   `a/b`        these names one below the other, anywhere
- *   `/home/x`    from the root of the source; `~/x` and `./x` from the home and from the working directory
+ *   `/home/x`    an absolute path, also of a source that is shown as the root; `~/x` and `./x` from the home and the working directory
  *   `x/`         only a folder
  *   `**`         any number of folders
  *   `?` `[a-z]` `[!a-z]` `\*`   one character, one of a class, none of a class, the character itself
