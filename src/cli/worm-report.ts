@@ -31,7 +31,12 @@ export function differenceOf(file: Pick<DivergedFile, 'archived' | 'local' | 'di
   return `archived ${side(archived)}, here ${side(local)}, ${where}`;
 }
 
-export function printWormReport(out: Output, report: WormReport, verbose: boolean): void {
+/** `listed`: every entry that is not unchanged was printed already. */
+export function printWormReport(
+  out: Output,
+  report: WormReport,
+  { verbose, listed }: { verbose: boolean; listed: boolean },
+): void {
   const limit = verbose ? Number.POSITIVE_INFINITY : SHOWN;
   for (const { from, to } of report.moves.slice(0, limit)) {
     out.write('R ');
@@ -52,11 +57,13 @@ export function printWormReport(out: Output, report: WormReport, verbose: boolea
     const machines = report.uncompared.map((name) => printableName(Buffer.from(name))).join(', ');
     out.line(`new names were not compared with those of ${machines}: that takes a key (rozen diff)`);
   }
-  for (const path of report.refused.slice(0, limit)) {
-    out.write('x ');
-    out.line(pathForOutput(out, path));
+  if (!listed) {
+    for (const path of report.refused.slice(0, limit)) {
+      out.write('x ');
+      out.line(pathForOutput(out, path));
+    }
+    more(out, report.refusedCount, limit, 'entry');
   }
-  more(out, report.refusedCount, limit, 'entry');
   for (const file of report.diverged) printDiverged(out, file);
   if (report.divergedCount > report.diverged.length)
     out.line(`  … and ${formatCount(report.divergedCount - report.diverged.length)} more`);

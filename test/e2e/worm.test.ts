@@ -188,6 +188,11 @@ test('a set keeps its mode, a frozen one takes nothing new, and deletions can be
   const frozen = await set.backup(4, '--accept-new', 'no');
   expect(classes(frozen)).toEqual({ moved: 1, refused: 1 });
   expect(frozen.worm.refused).toEqual([{ path: at('late.jpg') }]);
+  // Once, whether all entries are listed or only those that were refused.
+  for (const options of [[], ['-v'], ['-n']]) {
+    const { stdout } = box.ok(['backup', source, '--set', 'photos', '--accept-new', 'no', ...options], 4);
+    expect(stdout.match(/^x .*late\.jpg$/gm)).toHaveLength(1);
+  }
   rmSync(at('late.jpg'));
   rmSync(at('album 1'), { recursive: true });
   const restored = await set.backup(0, '--on-delete', 'restore');

@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { RozenError } from '../../errors.ts';
 import type { BackupOptions, BackupReport, ClassCounts, EntryClass, WormReport } from '../../snapshot/backup/backup.ts';
+import { KEPT_REASON } from '../../snapshot/backup/kept-files.ts';
 import { argumentBytes } from '../argument-bytes.ts';
 import type { SetConfig } from '../config.ts';
 import type { Context } from '../context.ts';
@@ -127,7 +128,8 @@ export async function run(context: Context, args: string[], options: Options): P
     await out.flush();
     if (out.json) out.document(reportAsJson(report));
     else {
-      if (report.worm !== null) printWormReport(out, report.worm, context.options.verbose === true);
+      if (report.worm !== null)
+        printWormReport(out, report.worm, { verbose: context.options.verbose === true, listed: listEntries });
       for (const line of reportLines(report)) out.line(line);
     }
     if (report.lostArchives.length > 0) {
@@ -206,7 +208,11 @@ function reportLines(report: BackupReport): string[] {
   if (report.dryRun) lines.push(`nothing was written (--dry-run): ${formatSize(report.bytesRead)} to read`);
   else lines.push(`${volume} in ${formatElapsed(seconds)}`);
   if (report.stateNotice !== null) lines.push(`note: ${report.stateNotice}`);
-  if (report.skipped.length > 0) lines.push(`${plural(report.skipped.length, 'entry')} skipped (sockets and the like)`);
+  const kept = report.skipped.filter(({ reason }) => reason === KEPT_REASON).length;
+  const skipped = report.skipped.length - kept;
+  if (skipped > 0) lines.push(`${plural(skipped, 'entry')} skipped (sockets and the like)`);
+  if (kept > 0)
+    lines.push(`${plural(kept, 'file')} kept beside restored ones (NAME.rozen-diverged-TIME) not backed up`);
   if (report.problems.length > 0) lines.push(`${plural(report.problems.length, 'problem')}: see above`);
   if (report.unchanged) lines.push('nothing changed: no new snapshot');
   else if (report.snapshotId !== null) lines.push(`snapshot ${report.snapshotId.slice(0, 8)} saved`);

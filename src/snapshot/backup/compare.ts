@@ -18,6 +18,7 @@ import { Departures } from './departures.ts';
 import { EntryRecords, GONE } from './entry-records.ts';
 import { Identities } from './identities.ts';
 import { InodeSet, LinkTable } from './inode-set.ts';
+import { KEPT_NAME, KEPT_REASON } from './kept-files.ts';
 import { OldNames } from './old-names.ts';
 import { forEachName } from './old-rows.ts';
 import { FIELD, STATE } from './plan.ts';
@@ -147,7 +148,7 @@ export class Comparison implements WalkHandler {
     const isKept = worm !== null && KEPT_NAME.test(name);
     if (kind === S_IFSOCK || isKept) {
       if (oldInode !== 0) this.#removeName(folder, name, oldInode);
-      events.skipped(joinName(folder.path, name), isKept ? 'kept by Rozen' : 'a socket');
+      events.skipped(joinName(folder.path, name), isKept ? KEPT_REASON : 'a socket');
       return 0;
     }
     if (kind === S_IFREG) this.#addTotals({ files: 1, bytes: stat.size });
@@ -333,6 +334,3 @@ function mayBeKnown({ mode, size }: Stat): boolean {
   const kind = mode & S_IFMT;
   return kind === S_IFDIR || (kind === S_IFREG && size > 0);
 }
-
-/** What `--on-change restore` keeps beside a file, and what it writes on the way. */
-const KEPT_NAME = /\.rozen-(diverged|writing)-\d{8}T\d{6}Z(-\d+)?$/;
