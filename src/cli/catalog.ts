@@ -534,7 +534,8 @@ is used again if it ever comes back. Without names, all that this machine can te
     name: 'verify',
     summary: 'check that everything is there and as it was written',
     details: `Checks signatures, chains, sizes, Merkle roots, every tree page and every table, and names the files that
-damage concerns. Exit code 5 when something is wrong. With --against: 4 when files are missing or differ.
+damage concerns. Exit code 5 when something is wrong. With --against: 4 when something of the snapshot is missing, or is
+another kind of file or has other content; what is only here, was moved or has other metadata is shown, and no more.
 ${NAMING}`,
     arguments: [{ name: '[snapshot...]', description: 'default: all of them, and every object' }],
     options: [

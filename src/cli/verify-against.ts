@@ -6,7 +6,7 @@ import type { SnapshotInfo } from '../snapshot/view/listing.ts';
 import type { OpenPlace } from '../snapshot/view/place.ts';
 import { argumentBytes } from './argument-bytes.ts';
 import type { Context } from './context.ts';
-import { formatElapsed, formatSize, isoTime, jsonName, plural, printableName } from './display.ts';
+import { formatCount, formatElapsed, formatSize, isoTime, jsonName, printableName } from './display.ts';
 import { pathForOutput } from './entry-line.ts';
 import { EXIT } from './exit.ts';
 import { requireHot } from './frozen.ts';
@@ -81,7 +81,7 @@ function print(
     for (const divergence of report.divergences) printDivergence(context, divergence);
     const seconds = (report.finishedAt - report.startedAt) / 1000;
     out.message(
-      `${plural(report.divergences.length, 'difference')}, ${report.equal} equal; ${formatSize(report.bytes)} read in ${formatElapsed(seconds)}`,
+      `${differencesText(report.divergences)}, ${formatCount(report.equal)} equal; ${formatSize(report.bytes)} read in ${formatElapsed(seconds)}`,
     );
   }
   if (!out.json) printRepairs(out, repairs);
@@ -89,6 +89,18 @@ function print(
   const kinds = report.divergences.filter((divergence) => !repairs.done.has(divergence)).map(({ kind }) => kind);
   if (kinds.some((kind) => DIVERGED.has(kind))) return EXIT.diverged;
   return kinds.includes('unreadable') ? EXIT.incomplete : EXIT.done;
+}
+
+/** Apart, what the exit code tells, and what it does not. */
+function differencesText(divergences: readonly Divergence[]): string {
+  const lost = divergences.filter(({ kind }) => DIVERGED.has(kind)).length;
+  const unreadable = divergences.filter(({ kind }) => kind === 'unreadable').length;
+  const harmless = divergences.length - lost - unreadable;
+  const parts: string[] = [];
+  if (lost > 0) parts.push(`${formatCount(lost)} missing or changed`);
+  if (unreadable > 0) parts.push(`${formatCount(unreadable)} unreadable`);
+  if (harmless > 0) parts.push(`${formatCount(harmless)} only here, moved or with other metadata`);
+  return parts.length === 0 ? 'no differences' : parts.join(', ');
 }
 
 /** The newest snapshot of this folder; the newest of all when there is none. */

@@ -183,6 +183,7 @@ describe('--against', () => {
     const { code, report } = compare('latest');
     expect(code).toBe(0);
     expect(report).toMatchObject({ divergences: [], equal: 4, files: 2 });
+    expect(home.run(['verify', '--against', source], { env: key }).stderr).toMatch(/^no differences, 4 equal; /m);
   });
 
   test('without a name the newest snapshot of that folder is meant, not the newest of all', () => {
@@ -233,5 +234,16 @@ describe('--against', () => {
     const gone = compare();
     expect(gone.code).toBe(4);
     expect(gone.report.divergences).toMatchObject([{ kind: 'missing', path: 'a.txt' }]);
+    const summary = () => home.run(['verify', '--against', source], { env: key });
+    writeFileSync(join(source, 'extra'), 'x');
+    expect(summary()).toMatchObject({
+      code: 4,
+      stderr: expect.stringMatching(/^1 missing or changed, \d only here, moved or with other metadata, \d equal; /m),
+    });
+    writeFileSync(join(source, 'a.txt'), kept);
+    expect(summary()).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/^\d only here, moved or with other metadata, \d equal; /m),
+    });
   });
 });

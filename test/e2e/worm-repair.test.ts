@@ -64,6 +64,14 @@ test('what decayed here comes back from the archive, what was edited stays', asy
   expect(statSync(at(paths[0]!)).mtime).toEqual(mtime);
   expect(readdirSync(at('album 0')).filter((name) => name.includes('.rozen-diverged-'))).toHaveLength(2);
   expect(readFileSync(at(paths[1]!)).subarray(-6).toString()).toBe('edited');
+  // What was kept beside is no difference, and nothing that could not be backed up.
+  writeFileSync(at(paths[1]!), photo(1));
+  const after = box.ok(['verify', '--against', source, 'photos@latest']);
+  expect(after.stdout).not.toContain('diverged');
+  expect(after.stderr).not.toContain('missing or changed');
+  const { stdout } = box.ok(['backup', source, '--set', 'photos']);
+  expect(stdout).toContain('\n2 files kept beside restored ones (NAME.rozen-diverged-TIME) not backed up\n');
+  expect(stdout).not.toContain('skipped');
 });
 
 test('what is damaged in the archive is stored once more from what is sound here', async () => {

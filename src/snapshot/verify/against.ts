@@ -7,6 +7,7 @@ import { joinName, listFolder, openFolder } from '../../posix/folder.ts';
 import { lstat, type Stat } from '../../posix/stat.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { xattrs } from '../backup/compare-entries.ts';
+import { KEPT_NAME } from '../backup/kept-files.ts';
 import { XattrReader } from '../backup/xattr-reader.ts';
 import { differingFields, isIdle } from '../diff/difference.ts';
 import { type Attributes, InodeLookup, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../view/attributes.ts';
@@ -208,8 +209,9 @@ class Comparison {
     const localPath = joinName(local, name);
     try {
       const stat = lstat(localPath);
-      // Sockets are never backed up.
-      if ((stat.mode & S_IFMT) === S_IFSOCK) return;
+      // What is never backed up.
+      const isKept = this.#options.place.snapshot.mode === 'worm' && KEPT_NAME.test(name);
+      if ((stat.mode & S_IFMT) === S_IFSOCK || isKept) return;
       this.#extra.push({ path: below, local: localPath, stat });
       if ((stat.mode & S_IFMT) !== S_IFDIR) return;
       const fd = openFolder(localPath);
