@@ -8,6 +8,7 @@ import { openFrame, type SealContext, UnsealedFrame } from '../archive/frame.ts'
 import { corrupt, RozenError } from '../errors.ts';
 import { DiskAhead } from './disk-ahead.ts';
 import { type ArchiveAccess, placeInStream, readFrame, reading } from './frames.ts';
+import { Miss } from './miss.ts';
 import { RecentBlocks } from './recent-blocks.ts';
 import type { BlockSlots } from './slots.ts';
 import type { Piece, PieceTasks } from './tasks.ts';
@@ -48,6 +49,8 @@ export interface BlockMeter {
   call?(): boolean;
   /** Less than a block was decoded for a read; `helping`: of another thread. */
   part?(helping?: boolean): void;
+  /** A read has failed outside of the slots, which count what fails in them. */
+  failed?(): void;
   /** A reader that goes through an archive that is not on this machine, in order, is at this block. */
   inOrder?(access: ArchiveAccess, block: number): void;
 }
@@ -130,9 +133,12 @@ export class BlockReader {
         this.#meter.busy();
         this.#disk.random(access, block);
         this.#touched.add(access.handle, block);
-        unsealed = this.#unseal(access, { block, until });
         this.#scratch[this.#scratchUsed] ??= Buffer.allocUnsafeSlow(BLOCK_SIZE);
-        const part = unsealed.part(from, upTo, this.#scratch[this.#scratchUsed]!);
+        const memory = this.#scratch[this.#scratchUsed]!;
+        const part = this.#counted(() => {
+          unsealed = this.#unseal(access, { block, until });
+          return unsealed.part(from, upTo, memory);
+        });
         if (part !== null) {
           this.#scratchUsed++;
           this.#meter.part?.();
@@ -152,7 +158,10 @@ export class BlockReader {
         if (upTo === BLOCK_SIZE) this.#slots.spent(slot, !range.direct && upTo - from >= STREAMING);
       } else {
         const target = Buffer.allocUnsafeSlow(BLOCK_SIZE);
-        bytes = target.subarray(0, decode(target));
+        bytes = target.subarray(
+          0,
+          this.#counted(() => decode(target)),
+        );
       }
       if (bytes.length < upTo) {
         throw corrupt(`${access.object}: block ${block} ends at ${bytes.length}, content goes on to ${upTo}`);
@@ -272,6 +281,16 @@ export class BlockReader {
     const before = this.#slots.has(handle, block - 1);
     if (at > block * BLOCK_SIZE) return !before || !this.#slots.has(handle, block - 2);
     return !before && (block > first || !this.#touched.has(handle, block - 1));
+  }
+
+  #counted<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      // A Miss is no failure.
+      if (!(error instanceof Miss)) this.#meter.failed?.();
+      throw error;
+    }
   }
 
   #decode(access: ArchiveAccess, { block, until }: { block: number; until: number }, target: Buffer): number {

@@ -66,13 +66,14 @@ interface Counted {
   reader: BlockReader;
   parts: number;
   helped: number;
+  failed: number;
 }
 
 function makeReader(
   thread: number,
   { slots, tasks, call }: { slots: SlotMemory; tasks: TaskMemory; call: () => boolean },
 ): Counted {
-  const counted = { parts: 0, helped: 0 } as Counted;
+  const counted = { parts: 0, helped: 0, failed: 0 } as Counted;
   const meter = {
     frame: () => {},
     busy: () => {},
@@ -80,6 +81,9 @@ function makeReader(
     part: (helping?: boolean) => {
       if (helping) counted.helped++;
       else counted.parts++;
+    },
+    failed: () => {
+      counted.failed++;
     },
   };
   counted.reader = new BlockReader(new BlockSlots(slots), meter, new PieceTasks(tasks, thread));
@@ -167,7 +171,8 @@ describe('random reads', () => {
     const { reader, helper } = pair();
     helper.reader.know(damaged);
     expect(() => readBy(reader, damaged, 3 * BLOCK_SIZE - 40 * KIB, 128 * KIB)).toThrow(/DATA frame/);
-    expect(helper.helped).toBe(0);
+    // The slots have not seen it.
+    expect([helper.helped, helper.failed, reader.failed]).toEqual([0, 0, 1]);
     closeArchives([damaged.handle]);
   });
 

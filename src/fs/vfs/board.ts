@@ -36,6 +36,7 @@ export const COUNT = {
   // Of random reads.
   partsDecoded: 13,
   partsShared: 14,
+  partsFailed: 15,
 } as const;
 
 export function createBoardMemory(): SharedArrayBuffer {

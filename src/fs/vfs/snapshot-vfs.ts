@@ -103,6 +103,7 @@ export class SnapshotVfs implements Vfs {
         this.#board.count(COUNT.partsDecoded);
         if (helping) this.#board.count(COUNT.partsShared);
       },
+      failed: () => this.#board.count(COUNT.partsFailed),
       busy: options.busy,
       call: options.call,
       inOrder: (access, block) => options.inOrder(access.handle, block),

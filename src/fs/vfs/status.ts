@@ -33,6 +33,7 @@ export interface StatusNumbers {
   /** Reads that less than a block was decoded for. */
   partsDecoded: number;
   partsShared: number;
+  partsFailed: number;
   framesRead: number;
   sealedBytes: number;
   misses: number;
@@ -66,7 +67,7 @@ export function renderStatus(facts: StatusFacts, numbers: StatusNumbers): string
     ['parts of blocks', `${numbers.partsDecoded} (${numbers.partsShared} for another reader)`],
     ['block hit rate', rate],
     ['blocks waited for', `${blocks.waits}`],
-    ['blocks failed', `${blocks.failures}`],
+    ['blocks failed', `${blocks.failures + numbers.partsFailed}`],
     ['pages decoded', `${numbers.pagesDecoded}`],
     ['blocks fetched', `${numbers.framesRead} (${numbers.sealedBytes} bytes)`],
     ['misses', `${numbers.misses}`],

@@ -129,12 +129,13 @@ describe('the status', () => {
       ['block 7 is damaged', 3],
     ]);
     const facts = { location: '/r', fingerprint: 'f', readers: 2, archives: 1, log: log.lines };
-    const blocks = { decodes: 10, ahead: 4, hits: 6, waits: 0, evictions: 0, failures: 0, bypasses: 0 };
+    const blocks = { decodes: 10, ahead: 4, hits: 6, waits: 0, evictions: 0, failures: 1, bypasses: 0 };
     const read = {
       requests: 1,
       bytesRead: 2,
       partsDecoded: 3,
       partsShared: 1,
+      partsFailed: 2,
       pagesDecoded: 3,
       framesRead: 4,
       sealedBytes: 5,
@@ -145,6 +146,7 @@ describe('the status', () => {
     const slots = { slots: 8, slotSize: 262144 };
     const text = renderStatus(facts, { since: 0, sets: 1, snapshots: 2, slots, blocks, ...counts });
     expect(text).toContain('block hit rate     50.0 %');
+    expect(text).toMatch(/^blocks failed +3$/m);
     expect(text).toMatch(/^fingerprint +f$/m);
     expect(text).toMatch(/^snapshots +2 in 1 set$/m);
     expect(text).toContain('errors             4\n');
