@@ -15,6 +15,9 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOTCONN: 'the mount there is dead',
   EBUSY: 'in use by another process',
   ENAMETOOLONG: 'name too long',
+  ESTALE: 'stale file handle',
+  ELOOP: 'too many symbolic links',
+  ETIMEDOUT: 'timed out',
 };
 
 /** One clause for a system error: words, or its code when there are none. */

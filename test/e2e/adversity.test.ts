@@ -281,6 +281,51 @@ test('a mount whose state folder cannot be made says so', () => {
   expectError(stderr, /occupied/);
 });
 
+test.runIf(isRoot)('the disk that is restored to runs full, or is read-only: one line names it in words', () => {
+  const disk = join(sandbox.dir, 'disk');
+  const target = join(disk, 'out');
+  mountTmpfs(disk, '1m');
+  try {
+    sandbox.ok(['init']);
+    mkdirSync(join(source, 'folder'));
+    writeFileSync(join(source, 'folder/large'), noise(3 * MIB, 9));
+    sandbox.ok(['backup', source, '--set', 'docs']);
+    mkdirSync(target);
+    const restore = () => sandbox.run(['restore', 'latest', '--target', target]);
+    expect(restore()).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(new RegExp(`^rozen: ${target}: no space left on the device; .*\\n$`)),
+    });
+    execFileSync('mount', ['-o', 'remount,ro', disk]);
+    expect(restore()).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(new RegExp(`^rozen: ${target}: file system is read-only; .*\\n$`)),
+    });
+  } finally {
+    execFileSync('umount', ['-l', disk]);
+  }
+});
+
+test.runIf(isRoot)('what cannot be read is named once, by its path and in words', () => {
+  sandbox.remove();
+  sandbox = new Sandbox('nobody');
+  source = join(sandbox.dir, 'source');
+  sandbox.ok(['init']);
+  mkdirSync(join(source, 'open'), { recursive: true });
+  mkdirSync(join(source, 'locked'), { mode: 0o700 });
+  writeFileSync(join(source, 'open/secret'), 'x', { mode: 0o600 });
+  const paths = ['locked', 'open', 'nothing'].map((name) => join(source, name));
+  const { stderr } = sandbox.ok(['backup', ...paths, '--set', 'docs'], 3);
+  expect(stderr.trimEnd().split('\n').sort()).toEqual([
+    `rozen: ${source}/locked: permission denied`,
+    `rozen: ${source}/nothing: no such file or folder`,
+    `rozen: ${source}/open/secret: permission denied`,
+  ]);
+  expect(sandbox.ok(['verify', '--against', source, `latest:${source}`], 3).stdout).toContain(
+    '! locked (permission denied)\n',
+  );
+});
+
 function mountTmpfs(path: string, size: string): void {
   mkdirSync(path);
   execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=755`, 'tmpfs', path]);

@@ -121,7 +121,7 @@ export interface ClassCounts {
 export interface BackupProblem {
   kind: 'unreadable' | 'vanished' | 'changed';
   path: Buffer;
-  /** One clause: what failed, with the errno name. */
+  /** One clause, in words. */
   message: string;
 }
 

@@ -12,6 +12,7 @@ import type { ComparisonOptions, WormRules } from './comparison-types.ts';
 import type { Departures } from './departures.ts';
 import { RowComparison } from './old-rows.ts';
 import { FIELD, STATE } from './plan.ts';
+import { outsidePath } from './sources.ts';
 import { type Folder, reachable, S_IFLNK, S_IFMT, S_IFREG } from './walk.ts';
 import { XattrReader } from './xattr-reader.ts';
 
@@ -46,7 +47,7 @@ export class EntryRecords {
     this.#worm = options.worm ?? null;
     this.#inodes = base === null ? null : new Cursor(base.source, TREES.inodes, base.roots.inodes);
     this.#versions = base === null || this.#worm === null ? null : versionsCursor(base);
-    this.#xattrs = new XattrReader((path, error) => events.problem('unreadable', path, error));
+    this.#xattrs = new XattrReader((path, error) => events.problem('unreadable', outsidePath(path), error));
     this.#rows = new RowComparison(base?.walkedAt ?? 0);
   }
 

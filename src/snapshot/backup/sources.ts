@@ -21,6 +21,7 @@ export interface Sources {
 }
 
 const SLASH = 0x2f;
+const DOT = 0x2e;
 
 /**
  * A single folder is the root itself; anything else is shown by absolute paths. Paths are cleaned by their text alone
@@ -68,6 +69,13 @@ export function sourceStat(path: Buffer, into?: Stat): Stat {
 /** `path/.`: the folder behind a path, also where its last step is a symbolic link. */
 export function insidePath(path: Buffer): Buffer {
   return Buffer.concat([path, Buffer.from(path[path.length - 1] === SLASH ? '.' : '/.')]);
+}
+
+/** The path that `insidePath` was made of: as people know it. */
+export function outsidePath(path: Buffer): Buffer {
+  const { length } = path;
+  if (length < 2 || path[length - 1] !== DOT || path[length - 2] !== SLASH) return path;
+  return path.subarray(0, Math.max(1, length - 2));
 }
 
 function cleanPath(path: Buffer, workingDirectory: string): string[] {

@@ -52,6 +52,7 @@ export class Tally {
   readonly problems: BackupProblem[] = [];
   readonly skipped: BackupReport['skipped'] = [];
   readonly #listener: BackupListener;
+  readonly #told = new Set<string>();
   #toldAt = 0;
 
   constructor(listener: BackupListener) {
@@ -73,7 +74,11 @@ export class Tally {
     this.#listener.progress(this.progress);
   }
 
+  /** The same of the same path once: a folder that is closed shows it by its attributes and by its names. */
   problem(problem: BackupProblem): void {
+    const key = `${problem.path.toString('latin1')}\0${problem.message}`;
+    if (this.#told.has(key)) return;
+    if (this.#told.size < MAX_LISTED) this.#told.add(key);
     this.progress.problems++;
     if (this.problems.length < MAX_LISTED) this.problems.push(problem);
     this.#listener.problem?.(problem);
@@ -108,20 +113,6 @@ function noCounts(): ClassCounts {
 /** One clause for people: words, or the name of the errno where there are none. */
 export function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  if (error instanceof RozenError) return error.message;
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === undefined) return error.message;
-  return WORDS[code] ?? reasonOf(error);
+  if (error instanceof RozenError || (error as NodeJS.ErrnoException).code === undefined) return error.message;
+  return reasonOf(error);
 }
-
-const WORDS: Readonly<Record<string, string>> = {
-  EACCES: 'permission denied',
-  EPERM: 'operation not permitted',
-  ENOENT: 'it is gone',
-  EIO: 'input/output error',
-  ESTALE: 'stale file handle',
-  ELOOP: 'too many symbolic links',
-  ENAMETOOLONG: 'the path is too long',
-  ENOTDIR: 'not a folder any more',
-  ETIMEDOUT: 'timed out',
-};

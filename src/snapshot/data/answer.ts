@@ -1,5 +1,6 @@
 /** What `add` answers, from what a worker wrote into a slab. */
 import { getSystemErrorName } from 'node:util';
+import { reasonOf } from '../../posix/reason.ts';
 import type { FileLayout } from './layout.ts';
 import { READS } from './scan.ts';
 import { FILE, FILE_WIDTH, type Slab, STATUS } from './slab.ts';
@@ -66,7 +67,7 @@ export function answerLost(file: FileToStore, slab: Slab, index: number): Stored
 
 function systemError(errno: number): string {
   try {
-    return getSystemErrorName(errno);
+    return reasonOf({ code: getSystemErrorName(errno) });
   } catch {
     return `error ${-errno}`;
   }

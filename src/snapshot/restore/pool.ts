@@ -15,6 +15,8 @@ export interface PoolOptions {
   threads?: number | undefined;
   verify: boolean;
   temporary: string;
+  /** What a restore is told that cannot go on for this reason. */
+  ended(reason: string): RozenError;
   /** A frame of an archive that does not lie on this machine, in a buffer of its own, which is given away. */
   fetch(access: ArchiveAccess, offset: number, length: number): Promise<Uint8Array>;
 }
@@ -126,11 +128,7 @@ export class RestorePool {
       );
     } else {
       const job = thread.held.shift()!;
-      if (message.result.fatal !== null) {
-        this.#fail(
-          new RozenError('io', message.result.fatal, { hint: 'when that is mended, run the same command again' }),
-        );
-      }
+      if (message.result.fatal !== null) this.#fail(this.#options.ended(message.result.fatal));
       job.end(message.result);
       this.#dispatch();
       this.#wakeUp();

@@ -1,5 +1,7 @@
 /** The report of a restore, and problems in words. */
 import { RozenError } from '../../errors.ts';
+import { EDQUOT, ENOSPC, EROFS } from '../../posix/errno.ts';
+import { reasonOf } from '../../posix/reason.ts';
 import { Occupied } from './occupied.ts';
 import type { RestoreCounts, RestoreOptions, RestoreProblem, RestoreReport } from './types.ts';
 
@@ -23,9 +25,16 @@ export function emptyReport({ place, target, dryRun = false, verify = false }: R
 
 /** A problem as people read it. */
 export function describe(error: unknown): Pick<RestoreProblem, 'kind' | 'message'> {
-  const message = error instanceof Error ? error.message : String(error);
+  const system = error instanceof Error && 'syscall' in error;
+  const message = system ? reasonOf(error) : error instanceof Error ? error.message : String(error);
   if (error instanceof Occupied) return { kind: 'occupied', message };
   return { kind: isDamage(error) ? 'corrupt' : 'failed', message };
+}
+
+/** Failures of the target that every further entry would meet too. */
+export function isFatal(error: unknown): boolean {
+  const errno = -((error as NodeJS.ErrnoException | null)?.errno ?? 0);
+  return errno === ENOSPC || errno === EDQUOT || errno === EROFS;
 }
 
 /** What is not found while a snapshot is read is an object that it names. */

@@ -18,7 +18,7 @@ import { FileQueue, type QueuedFile } from './file-queue.ts';
 import { folderPath, type TargetFolder, TargetFolders } from './folders.ts';
 import { placeEntry, setNodeMode } from './place-entry.ts';
 import { RestorePool } from './pool.ts';
-import { describe, emptyReport, isDamage } from './report.ts';
+import { describe, emptyReport, isDamage, isFatal } from './report.ts';
 import { Settler, type Wanted, type Xattr } from './settle.ts';
 import type {
   RestoreClass,
@@ -113,6 +113,7 @@ class Restore {
       threads: options.threads,
       verify: options.verify ?? false,
       temporary: this.#temporary,
+      ended: (reason) => this.#ended(reason),
       fetch: (access, offset, length) =>
         place.reader.archives.retry(() => Uint8Array.from(readFrame(access, offset, length))),
     });
@@ -349,7 +350,15 @@ class Restore {
   }
 
   #failed(path: Buffer, error: unknown): void {
-    this.#problem({ path, ...describe(error) });
+    const problem = describe(error);
+    if (isFatal(error)) this.#pool.stop(this.#ended(problem.message));
+    else this.#problem({ path, ...problem });
+  }
+
+  #ended(reason: string): RozenError {
+    return new RozenError('io', `${this.#options.target.toString()}: ${reason}`, {
+      hint: 'when that is mended, run the same command again: it goes on where it was',
+    });
   }
 
   #problem(problem: RestoreProblem): void {

@@ -1,13 +1,12 @@
 /** The thread that decodes blocks and writes files. Synchronous but for blocks that must be fetched. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { EDQUOT, ENOSPC, EROFS } from '../../posix/errno.ts';
 import { libc } from '../../posix/libc.ts';
 import { threadLoaded } from '../../posix/thread.ts';
 import { BlockWindow } from './block-window.ts';
 import { FileWriter } from './file-writer.ts';
 import { FrameRequests } from './frame-requests.ts';
 import { type Batch, type BatchResult, decodeBatch, type ToWorker, type WorkerSetup } from './messages.ts';
-import { describe } from './report.ts';
+import { describe, isFatal } from './report.ts';
 import { Settler } from './settle.ts';
 
 libc();
@@ -30,12 +29,6 @@ const writer = new FileWriter({
     setup.done[1] = setup.done[1]! + bytes;
   },
 });
-
-/** Failures that every further file would meet too. */
-function isFatal(error: unknown): boolean {
-  const errno = -((error as NodeJS.ErrnoException | null)?.errno ?? 0);
-  return errno === ENOSPC || errno === EDQUOT || errno === EROFS;
-}
 
 async function run(batch: Batch): Promise<void> {
   const result: BatchResult = {

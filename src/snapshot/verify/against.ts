@@ -4,6 +4,7 @@ import { INODE_FLAGS } from '../../archive/tree/schema.ts';
 import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
 import { joinName, listFolder, openFolder } from '../../posix/folder.ts';
+import { reasonOf } from '../../posix/reason.ts';
 import { lstat, type Stat } from '../../posix/stat.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { xattrs } from '../backup/compare-entries.ts';
@@ -136,7 +137,7 @@ class Comparison {
   /** Local files that cannot be read are a result; damage of the repository is not this comparison's. */
   #cannot(path: Buffer, error: unknown): void {
     if (error instanceof RozenError || typeof (error as NodeJS.ErrnoException).errno !== 'number') throw error;
-    this.#tell('unreadable', path, (error as Error).message);
+    this.#tell('unreadable', path, reasonOf(error));
   }
 
   async #folder(path: Buffer, local: Buffer, inode: number): Promise<void> {

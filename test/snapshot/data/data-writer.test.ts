@@ -194,8 +194,8 @@ describe('DataWriter', () => {
       'stored',
       'vanished',
     ]);
-    expect(stored[1]!.error).toBe('ENOENT');
-    expect(stored[3]!.error).toBe('ELOOP');
+    expect(stored[1]!.error).toBe('no such file or folder');
+    expect(stored[3]!.error).toBe('too many symbolic links');
     await writer.finish();
     await index.close();
   });
