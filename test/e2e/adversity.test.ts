@@ -301,6 +301,8 @@ test.runIf(isRoot)('the disk that is restored to runs full, or is read-only: one
       code: 1,
       stderr: expect.stringMatching(new RegExp(`^rozen: ${target}: file system is read-only; .*\\n$`)),
     });
+    const unmade = sandbox.run(['restore', 'latest', '--target', join(disk, 'new')]);
+    expect(unmade).toMatchObject({ code: 1, stderr: `rozen: ${disk}/new: file system is read-only\n` });
   } finally {
     execFileSync('umount', ['-l', disk]);
   }
