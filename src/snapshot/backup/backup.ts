@@ -288,8 +288,7 @@ class Run {
   #stats({ comparison, data, old }: Found & { old: OldTrees | null }): Record<string, number> {
     if (this.#partial && old !== null && this.#worm !== null) return this.#worm.statsAfterDecisions(old);
     return {
-      files: comparison.totalFiles,
-      bytes: comparison.totalBytes,
+      ...this.#totals(comparison),
       bytesRead: data.bytesRead,
       bytesNew: data.bytesNew,
       problems: this.#tally.progress.problems,
@@ -297,8 +296,15 @@ class Run {
     };
   }
 
+  /** Files of the snapshot, by their names. */
+  #totals({ totalFiles, totalBytes }: Comparison): { files: number; bytes: number } {
+    const left = this.#plan.leftOut();
+    return { files: totalFiles - left.files, bytes: totalBytes - left.bytes + (this.#worm?.staysBytes ?? 0) };
+  }
+
   #report(lineage: Lineage, { comparison, data, committed }: Found): BackupReport {
     const dryRun = this.#options.dryRun ?? false;
+    const totals = this.#totals(comparison);
     let bytesStored = committed?.record.tree.size ?? 0;
     for (const { archive } of data.archives) bytesStored += archive.size + (archive.hotIndex?.length ?? 0);
     return {
@@ -313,8 +319,8 @@ class Run {
       finishedAt: Date.now(),
       classes: this.#worm === null ? snapshotClasses(this.#tally.classes) : this.#tally.classes,
       worm: this.#worm?.report() ?? null,
-      totalFiles: comparison.totalFiles,
-      totalBytes: comparison.totalBytes,
+      totalFiles: totals.files,
+      totalBytes: totals.bytes,
       bytesRead: (dryRun ? comparison.readingBytes : data.bytesRead) + (this.#worm?.bytesRead ?? 0),
       bytesNew: data.bytesNew,
       bytesStored,

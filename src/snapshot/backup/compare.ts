@@ -169,6 +169,7 @@ export class Comparison implements WalkHandler {
       inode = this.#identities?.inWorm(folder, { name, stat, inode }) ?? 0;
     if (inode === 0 && worm?.acceptNew === false && !mayBeKnown(stat)) {
       if (oldInode !== 0) this.#removeName(folder, name, oldInode);
+      if (kind === S_IFREG) this.#addTotals({ files: -1, bytes: -stat.size });
       worm.refused(joinName(folder.path, name), stat.mode, stat.size);
       return 0;
     }
@@ -246,11 +247,11 @@ export class Comparison implements WalkHandler {
     const { folder, name, stat } = it;
     const kind = stat.mode & S_IFMT;
     this.lost(it.inode, folder, name);
-    if (kind === S_IFREG) this.#addTotals({ files: 1, bytes: stat.size });
     let record = GONE;
-    if (worm!.acceptNew || mayBeKnown(stat))
+    if (worm!.acceptNew || mayBeKnown(stat)) {
+      if (kind === S_IFREG) this.#addTotals({ files: 1, bytes: stat.size });
       record = this.#records.fresh(folder, { name, stat, inode: this.nextInode, path: null });
-    else worm!.refused(joinName(folder.path, name), stat.mode, stat.size);
+    } else worm!.refused(joinName(folder.path, name), stat.mode, stat.size);
     if (record === GONE) {
       plan.names.fill(op, { inode: 0, type: 0, record: -1 });
       return null;

@@ -5,6 +5,7 @@
 import { HASH_SIZE } from '../../archive/format.ts';
 import { joinName } from '../../posix/folder.ts';
 import type { Stat } from '../../posix/stat.ts';
+import { S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { Columns } from './columns.ts';
 
 /** Fields of a record: a row of `inodes` to be, and what is known on the way to it. */
@@ -307,6 +308,20 @@ export class Plan {
       if (this.records.is(i, STATE.put) && !this.records.is(i, STATE.dropped)) return false;
     }
     return true;
+  }
+
+  /** Files that the walk has met and the snapshot will not have: they could not be read, or the set takes nothing new. */
+  leftOut(): { files: number; bytes: number } {
+    const { ops } = this.names;
+    const left = { files: 0, bytes: 0 };
+    for (let op = 0; op < ops.count; op++) {
+      const record = ops.get(op, NAME_OP.record) - 1;
+      if (ops.get(op, NAME_OP.inode) === 0 || record < 0 || !this.records.is(record, STATE.dropped)) continue;
+      if ((this.records.get(record, FIELD.mode) & S_IFMT) !== S_IFREG) continue;
+      left.files++;
+      left.bytes += this.records.get(record, FIELD.size);
+    }
+    return left;
   }
 
   /** Path of a file that is read or checked. */

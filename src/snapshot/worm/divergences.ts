@@ -36,6 +36,8 @@ export class Divergences {
   count = 0;
   /** Of these, left as they are. */
   openCount = 0;
+  /** By how much the archived contents, which the snapshot goes on having, are larger than those that the walk has met. */
+  staysBytes = 0;
   readonly #options: DivergencesOptions;
 
   constructor(options: DivergencesOptions) {
@@ -45,6 +47,7 @@ export class Divergences {
   tell({ path, inode, archived, seen, action, exact, since, keptAs }: Divergence): void {
     this.count++;
     if (action === 'kept') this.openCount++;
+    if (action !== 'accepted' && seen.contentId !== null) this.staysBytes += archived.size - seen.size;
     if (this.list.length >= MAX_LISTED) return;
     const facts = ({ size, mtimeSec, mtimeNs }: Archived | SeenRow) => ({ size, mtimeSec, mtimeNs });
     this.list.push({

@@ -149,6 +149,11 @@ export class WormSide {
     this.#displaced.push({ inode, folder: { ...folder, fd: -1 }, name, mode });
   }
 
+  /** Bytes that the snapshot has more than the walk has met, as archived contents stay. */
+  get staysBytes(): number {
+    return this.#divergences?.staysBytes ?? 0;
+  }
+
   /** Looks at what was decided on, or is to be repaired, instead of a walk. Answers folders that are to be walked. */
   lookAtDecided(comparison: Comparison): Promise<Folder[]> {
     const { options, base, tally, plan } = this.#options;

@@ -118,6 +118,26 @@ test.each(['file', 'symlink'])(
   },
 );
 
+test('what is told of a snapshot is what it has: archived sizes, and nothing that was left out', async () => {
+  write('a', 'archived');
+  write('b');
+  const first = await backup();
+  expect(first).toMatchObject({ totalFiles: 2, totalBytes: 9 });
+  appendFileSync(at('a'), ' and more');
+  expect(await backup()).toMatchObject({ totalFiles: 2, totalBytes: 9 });
+  expect(await backup()).toMatchObject({ totalFiles: 2, totalBytes: 9 });
+  unlinkSync(at('b'));
+  symlinkSync('elsewhere', at('b'));
+  write('c', 'refused');
+  write('empty', '');
+  const frozen = await backup({ policy: { acceptNew: false } });
+  expect(frozen.worm!.refused).toHaveLength(2);
+  expect(frozen).toMatchObject({ totalFiles: 2, totalBytes: 9 });
+  const restored = await backup({ policy: { onChange: 'restore' } });
+  expect(restored).toMatchObject({ totalFiles: 4, totalBytes: 16 });
+  expect((await place.read()).body.stats).toMatchObject({ files: 4, bytes: 16 });
+});
+
 test('deleted names of one file come back as one file, and each has its tombstone', async () => {
   write('a');
   mkdirSync(at('folder'));
