@@ -57,25 +57,30 @@ export class ForwardMap {
 
   /** Null for an archive that was never merged. */
   get(id: Uint8Array): Forwarding | null {
+    return this.places(id).at(-1) ?? null;
+  }
+
+  /** Every archive that the content was moved to, one after another. */
+  places(id: Uint8Array): Forwarding[] {
+    const places: Forwarding[] = [];
     const first = this.#bySource.get(hex(id));
-    if (first === undefined) return null;
-    let { record } = first;
-    let block = first.source.block;
-    for (;;) {
-      const next = this.#bySource.get(record.target.id.toString('hex'));
+    let next = first;
+    for (let block = 0, number = 0; first !== undefined && next !== undefined; ) {
+      const { record, source } = next;
       // Numbers that only rise end every chain. What a place in the middle does not hold is not led on.
-      if (next === undefined || next.record.number <= record.number) break;
-      if (block + first.source.blocks > next.source.blocks) break;
-      block += next.source.block;
-      record = next.record;
+      if (record.number <= number || block + first.source.blocks > source.blocks) break;
+      block += source.block;
+      number = record.number;
+      places.push({
+        source: first.source,
+        target: { ...record.target, kind: KIND_DATA },
+        start: block * BLOCK_SIZE,
+        end: (block + first.source.blocks) * BLOCK_SIZE,
+        created: first.record.created,
+      });
+      next = this.#bySource.get(record.target.id.toString('hex'));
     }
-    return {
-      source: first.source,
-      target: { ...record.target, kind: KIND_DATA },
-      start: block * BLOCK_SIZE,
-      end: (block + first.source.blocks) * BLOCK_SIZE,
-      created: first.record.created,
-    };
+    return places;
   }
 }
 
@@ -112,6 +117,11 @@ export class Forwards {
   /** What is known without asking the store. */
   known(id: Uint8Array): Forwarding | null {
     return this.#map.get(id);
+  }
+
+  /** Every archive that the content was moved to, one after another, as far as is known without asking the store. */
+  places(id: Uint8Array): Forwarding[] {
+    return this.#map.places(id);
   }
 
   isTarget(id: Uint8Array): boolean {

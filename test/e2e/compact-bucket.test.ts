@@ -1,6 +1,6 @@
 /** `rozen compact` in a bucket: locks are kept, classes given, and what is read is read by few requests. */
 import type { ChildProcess } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { S3Store } from '../../src/store/s3.ts';
@@ -132,11 +132,11 @@ test('what is locked stays, and its successor is locked before anything leads th
   expect(sandbox.json(['verify', '--read-data'])).toMatchObject({ findings: [] });
 });
 
-test('killed with each request that changes anything, the next run ends it', async () => {
-  const server = await startS3({ buckets: ['kills'] });
+/** A server in this process, which nothing may block: commands are run beside it. */
+async function beside(...init: string[]) {
+  const server = await startS3();
   const sandbox = new Sandbox();
   sandboxes.push(sandbox);
-  // The server is in this process: nothing may block it.
   const run = (args: string[], started?: (kill: () => void) => void) =>
     new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) => {
       const one = sandbox.start(args);
@@ -151,49 +151,57 @@ test('killed with each request that changes anything, the next run ends it', asy
     if (result.code !== 0) throw new Error(`rozen ${args.join(' ')}: ${result.code}\n${result.stdout}${result.stderr}`);
     return result.stdout;
   };
+  useBucket(sandbox, { endpoint: server.endpoint, ...CREDENTIALS }, 'kills/r');
+  await ok(['init', ...init]);
+  const key = join(sandbox.dir, 'owner.txt');
+  await ok(['key', 'export', '--owner', key]);
+  sandbox.env.ROZEN_IDENTITY_FILE = key;
+  delete sandbox.env.ROZEN_PASSWORD;
   const keys = server.objects.buckets.get('kills')!.keys;
   const names = (prefix: string) =>
     [...keys].filter(([key, { versions }]) => key.startsWith(prefix) && !versions.at(-1)!.deleted).map(([key]) => key);
-  try {
-    useBucket(sandbox, { endpoint: server.endpoint, ...CREDENTIALS }, 'kills/r');
-    await ok(['init']);
-    const key = join(sandbox.dir, 'owner.txt');
-    await ok(['key', 'export', '--owner', key]);
-    sandbox.env.ROZEN_IDENTITY_FILE = key;
-    delete sandbox.env.ROZEN_PASSWORD;
-    const source = join(sandbox.dir, 'source');
-    mkdirSync(source);
-    const contents = new Map<string, Buffer>();
-    const more = async (count: number) => {
-      for (let i = 0; i < count; i++) {
-        const name = `file ${contents.size}`;
-        contents.set(name, noise(100 * KIB + contents.size, contents.size + 1));
-        writeFileSync(join(source, name), contents.get(name)!);
-        await ok(['backup', source, '--set', 's']);
-      }
+  const source = join(sandbox.dir, 'source');
+  mkdirSync(source);
+  const contents = new Map<string, Buffer>();
+  const more = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      const name = `file ${contents.size}`;
+      contents.set(name, noise(100 * KIB + contents.size, contents.size + 1));
+      writeFileSync(join(source, name), contents.get(name)!);
+      await ok(['backup', source, '--set', 's']);
+    }
+  };
+  /** Runs a command that is killed with the first request that `match` says. Null when there was none: then the exit code. */
+  const killedAt = async (args: string[], match: (request: S3Request) => boolean) => {
+    let kill: (() => void) | null = null;
+    let killed = false;
+    const isIt = (request: S3Request): boolean => {
+      if (kill === null || killed || !match(request)) return false;
+      killed = true;
+      kill();
+      return true;
     };
+    server.faults = [{ kind: '500', match: isIt }];
+    const { code } = await run(args, (it) => {
+      kill = it;
+    });
+    server.faults = [];
+    return killed ? null : code;
+  };
+  return { server, sandbox, run, ok, names, keys, source, contents, more, killedAt };
+}
+
+test('killed with each request that changes anything, the next run ends it', async () => {
+  const { server, sandbox, ok, names, contents, more, killedAt } = await beside();
+  try {
     // Four archives of 100 KiB are a full one, which is left alone ever after.
     const args = ['compact', '--grace', '0', '--archive-size', '400K'];
     let kills = 0;
     for (let at = 1; ; at++) {
       await more(4);
       let seen = 0;
-      let kill: (() => void) | null = null;
-      const counts = ({ operation }: S3Request) => /^(?:Put|Delete|Complete)/.test(operation);
-      server.faults = [
-        {
-          kind: '500',
-          match: (request) => {
-            if (kill !== null && counts(request) && ++seen === at) kill();
-            return false;
-          },
-        },
-      ];
-      const { code } = await run(args, (it) => {
-        kill = it;
-      });
-      server.faults = [];
-      if (seen < at) {
+      const code = await killedAt(args, ({ operation }) => /^(?:Put|Delete|Complete)/.test(operation) && ++seen === at);
+      if (code !== null) {
         expect(code).toBe(0);
         break;
       }
@@ -212,6 +220,53 @@ test('killed with each request that changes anything, the next run ends it', asy
       expectFolder(target, contents);
     }
     expect(kills).toBeGreaterThanOrEqual(11);
+  } finally {
+    await server.close();
+  }
+});
+
+test('killed before the hot index is there, it stops no backup, and any owner puts the index', async () => {
+  const { server, sandbox, ok, names, source, contents, more, killedAt } = await beside('--object-lock', '2');
+  try {
+    await more(4);
+    const sources = [...names('r/data/'), ...names('r/index/')];
+    const isIndex = ({ operation, key }: S3Request) => operation === 'PutObject' && key.startsWith('r/index/');
+    expect(await killedAt(['compact'], isIndex)).toBeNull();
+    expect(names('r/forward/')).toHaveLength(1);
+    expect(names('r/data/')).toHaveLength(5);
+    expect(names('r/index/')).toHaveLength(4);
+
+    server.reset();
+    writeFileSync(join(source, 'later'), 'later');
+    await ok(['backup', source, '--set', 's']);
+    const asked = server.requests.filter(({ operation }) => operation === 'HeadObject').map(({ key }) => key);
+    expect(asked).toEqual(expect.arrayContaining(sources));
+
+    // The machine that was killed never comes back.
+    const [repository] = readdirSync(join(sandbox.dir, 'state/rozen/repositories'));
+    rmSync(join(sandbox.dir, 'state/rozen/repositories', repository!, 'compact'), { recursive: true });
+    const before = JSON.parse(await ok(['--json', 'verify']));
+    expect(before.findings).toEqual([]);
+    expect(before.notes).toEqual(expect.arrayContaining([expect.stringMatching(/^data\/.*: .*no hot index/)]));
+    expect(JSON.parse(await ok(['--json', 'compact', '--dry-run']))).toMatchObject({ completed: { archives: 0 } });
+    expect(JSON.parse(await ok(['--json', 'compact']))).toMatchObject({ completed: { archives: 1 }, problems: [] });
+    const made = names('r/data/').find((name) => name.startsWith('r/data/') && !sources.includes(name))!;
+    expect(names('r/index/')).toContain(made.replace('/data/', '/index/').replace('.roz', '.rix'));
+    expect(JSON.parse(await ok(['--json', 'compact']))).toMatchObject({ completed: { archives: 0 }, problems: [] });
+
+    // From then on it is what the snapshots need.
+    server.reset();
+    writeFileSync(join(source, 'last'), 'last');
+    await ok(['backup', source, '--set', 's']);
+    const now = server.requests.filter(({ operation }) => operation === 'HeadObject').map(({ key }) => key);
+    expect(now).toContain(made);
+    expect(now.filter((key) => sources.includes(key))).toEqual([]);
+    const after = JSON.parse(await ok(['--json', 'verify', '--read-data']));
+    expect(after.findings).toEqual([]);
+    expect(after.notes).not.toEqual(expect.arrayContaining([expect.stringMatching(/no hot index/)]));
+    const target = join(sandbox.dir, 'restored');
+    await ok(['restore', 's@latest', '--target', target]);
+    expectFolder(target, contents);
   } finally {
     await server.close();
   }

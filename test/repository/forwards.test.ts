@@ -58,6 +58,8 @@ test('records lead on, also from what was merged twice, and every machine reads 
   expect(found).toMatchObject({ start: (6 + 3) * BLOCK, end: (6 + 6) * BLOCK });
   expect(reader.forwards.known(first)).toMatchObject({ start: 6 * BLOCK, end: 12 * BLOCK });
   expect(reader.forwards.known(second)).toBeNull();
+  expect(reader.forwards.places(b).map(({ target }) => target.id)).toEqual([first, second]);
+  expect(reader.forwards.places(second)).toEqual([]);
   // What is known costs nothing; what is not, one listing.
   counted.reset();
   await reader.forwards.find(a);

@@ -256,6 +256,38 @@ test('damage of what was made names the files of all that went into it, and noth
   expect(findings[0]!.files.length).toBe(6);
 });
 
+test('a missing index of what was made is cut out of it anew, never out of what the record does not name', async () => {
+  const place = await Place.make();
+  const contents = await backups(place, 6);
+  const report = await compacted(place, { graceMs: DAY });
+  const id = report.merged[0]!.id;
+  const [object, index] = [`data/${id.slice(0, 2)}/${id}.roz`, `index/${id.slice(0, 2)}/${id}.rix`];
+  const [path, indexPath] = [place.store.localPath(object), place.store.localPath(index)];
+  const [whole, hotIndex] = [readFileSync(path), readFileSync(indexPath)];
+  rmSync(path);
+  rmSync(indexPath);
+  // What it was merged from is there, so that nothing is lost; that it is gone is told all the same.
+  expect((await verified(place)).findings).toMatchObject([{ kind: 'missing', object, fileCount: 0 }]);
+  const other = (await place.objects('data/')).map((name) => readFileSync(place.store.localPath(name)))[0]!;
+  for (const wrong of [Buffer.concat([whole.subarray(0, -40), noise(40, 1)]), other]) {
+    writeFileSync(path, wrong);
+    const { completed, removed } = await compacted(place);
+    expect(completed.archives).toBe(0);
+    expect(removed.archives).toBe(0);
+    expect(await place.objects('index/')).toHaveLength(6);
+    rmSync(path);
+  }
+  writeFileSync(path, whole);
+  expect(await verified(place)).toMatchObject({
+    findings: [],
+    notes: expect.arrayContaining([expect.stringMatching(/no hot index/)]),
+  });
+  expect(await compacted(place)).toMatchObject({ completed: { archives: 1 }, removed: { archives: 6 }, problems: [] });
+  expect(readFileSync(indexPath).equals(hotIndex)).toBe(true);
+  await expectContents(place, contents);
+  expect(await verified(place)).toMatchObject({ findings: [], notes: [] });
+});
+
 test('what does not read back is not sent', async () => {
   const place = await Place.make();
   await backups(place, 4);

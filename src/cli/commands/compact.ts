@@ -69,7 +69,7 @@ async function becomeWriter(repository: Repository): Promise<void> {
 }
 
 function reportLines(report: CompactReport): string[] {
-  const { dryRun, small, kept, planned, merged, removed, waiting, locked } = report;
+  const { dryRun, small, kept, planned, merged, completed, removed, waiting, locked } = report;
   const packs = ({ archives, bytes }: { archives: number; bytes: number }): string =>
     `${plural(archives, 'archive')} of ${formatSize(bytes)}`;
   const lines: string[] = [];
@@ -81,6 +81,8 @@ function reportLines(report: CompactReport): string[] {
     const all = planned.reduce((sum, { archives }) => sum + archives, 0);
     lines.push(`saves ${plural(2 * (all - planned.length), 'object')}; reads and writes what is merged once`);
   }
+  if (completed.archives > 0)
+    lines.push(`${packs(completed)}, merged before, got the index that a killed run owed them`);
   if (kept.archives > 0) lines.push(`${packs(kept)} stay small: merging them would write more than it is worth`);
   if (small.archives === 0 && merged.length === 0) lines.push('there are no small archives');
   if (removed.archives > 0) lines.push(`${packs(removed)}, merged before, ${dryRun ? 'would be removed' : 'removed'}`);

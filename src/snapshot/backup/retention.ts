@@ -6,12 +6,16 @@ import { ARCHIVE, TREES, type TreeRoot } from '../../archive/tree/schema.ts';
 import {
   archiveName,
   CONFIG_PREFIX,
+  DATA_PREFIX,
+  dataName,
   FORWARD_PREFIX,
   GENESIS_NAME,
+  INDEX_PREFIX,
   indexName,
   KEYS_PREFIX,
 } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
+import type { ObjectStore } from '../../store/object-store.ts';
 import type { ArchiveFacts } from './archive-rows.ts';
 
 export interface Needed {
@@ -25,13 +29,17 @@ export async function retainArchives(repository: Repository, { old, added }: Nee
   if (repository.config.keeping?.lockDays === undefined) return;
   const { forwards, store } = repository;
   await forwards.refresh();
-  const names = new Set([GENESIS_NAME]);
-  for (const prefix of [CONFIG_PREFIX, KEYS_PREFIX, FORWARD_PREFIX]) {
-    for await (const { name } of store.list(prefix)) names.add(name);
-  }
+  const names = await listNames(store, [CONFIG_PREFIX, KEYS_PREFIX, FORWARD_PREFIX]);
+  names.add(GENESIS_NAME);
+  const merged = forwards.records.length === 0 ? null : await listNames(store, [DATA_PREFIX, INDEX_PREFIX]);
   const add = ({ id, kind }: Pick<ArchiveFacts, 'id' | 'kind'>): void => {
-    // Of what was merged, the archive that holds its content is needed, and the record that leads there.
-    const needed = (kind === KIND_DATA ? forwards.known(id)?.target.id : undefined) ?? id;
+    let needed = id;
+    if (kind === KIND_DATA && merged !== null) {
+      // Of what was merged, the last archive that holds its content is needed, and the records that lead there. One that a compaction has
+      // not put whole yet, or never will, keeps nothing: what went into it does.
+      const isWhole = (place: Uint8Array): boolean => merged.has(dataName(place)) && merged.has(indexName(place));
+      needed = forwards.places(id).findLast(({ target }) => isWhole(target.id))?.target.id ?? id;
+    }
     names.add(archiveName(kind, needed));
     if (kind === KIND_DATA) names.add(indexName(needed));
   };
@@ -47,4 +55,12 @@ export async function retainArchives(repository: Repository, { old, added }: Nee
   }
   for (const archive of added) add(archive);
   await store.retain([...names]);
+}
+
+async function listNames(store: ObjectStore, prefixes: readonly string[]): Promise<Set<string>> {
+  const names = new Set<string>();
+  for (const prefix of prefixes) {
+    for await (const { name } of store.list(prefix)) names.add(name);
+  }
+  return names;
 }

@@ -9,6 +9,7 @@ import { RozenError } from '../../errors.ts';
 import { lockFile } from '../../posix/lock.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
 import { dataName } from '../../repository/names.ts';
+import { putMissingIndexes } from './complete.ts';
 import { mergeArchives, SourceDamaged } from './merge.ts';
 import { type Plan, planMerges, smallArchives } from './plan.ts';
 import { removeMerged } from './remove.ts';
@@ -62,6 +63,7 @@ class Run {
       kept: amountOf([]),
       planned: [],
       merged: [],
+      completed: amountOf([]),
       removed: amountOf([]),
       waiting: { ...amountOf([]), until: null },
       locked: { ...amountOf([]), until: null },
@@ -82,6 +84,7 @@ class Run {
         const { archives, bytes } = amountOf(sources);
         report.merged.push({ id: target.id.toString('hex'), archives, bytes, size: target.size });
       }
+      report.completed = amountOf(await putMissingIndexes({ repository, signal, problem: this.#problem }));
     }
     const plan = await this.#plan();
     report.small = amountOf(plan.small);

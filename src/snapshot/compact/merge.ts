@@ -31,7 +31,7 @@ import { ChunkHashes } from '../verify/chunk-hashes.ts';
 import { openObject } from '../verify/object-file.ts';
 import { proveMerged } from './prove.ts';
 
-const INDEX_LIMIT = 160 * 1024 * 1024;
+export const INDEX_LIMIT = 160 * 1024 * 1024;
 /** Signals and timers are heard after so many blocks. */
 const BREATHE_EACH = 32;
 /** For a last block that is filled up. */
@@ -229,4 +229,4 @@ class Merger {
 }
 
 /** What is wrong with one archive, and no reason to give up the others. */
-const DAMAGE = new Set(['corrupt', 'untrusted', 'unsupported', 'not-found', 'frozen']);
+export const DAMAGE = new Set(['corrupt', 'untrusted', 'unsupported', 'not-found', 'frozen']);

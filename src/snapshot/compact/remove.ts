@@ -103,8 +103,7 @@ class Removing {
       const size = stored.data.get(key)?.size ?? (await repository.store.stat(object))?.size;
       if (size !== target.size)
         throw new RozenError('corrupt', `it has ${size ?? 'no'} bytes, the forward record says ${target.size}`);
-      if (!stored.index.has(key))
-        throw new RozenError('not-found', 'its hot index is not there yet: run compact where it was merged');
+      if (!stored.index.has(key)) throw new RozenError('not-found', 'its hot index is not there');
       await archives.open({ ...target, kind: KIND_DATA });
       sound = true;
     } catch (error) {

@@ -5,7 +5,8 @@
  *
  * Crash states: no .merge: the archive is made anew, what is left is removed. With it: the data object is put if it is not there,
  * then the forward record unless somebody else has merged one of the archives meanwhile, then the hot index. In this order
- * nothing refers to an archive that is not whole, and no backup deduplicates against one whose record may never come.
+ * nothing refers to an archive that is not whole, and no backup deduplicates against one whose record may never come. Where the spool is lost
+ * after the record, any other machine puts the index (complete.ts).
  */
 
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -14,10 +15,11 @@ import { asMap, decodeCbor, encodeCbor } from '../../archive/cbor.ts';
 import { RozenError } from '../../errors.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
 import { decodeMerge, type Merge, mergeMap } from '../../repository/forward-record.ts';
-import { dataName, forwardName } from '../../repository/names.ts';
+import { dataName } from '../../repository/names.ts';
 import { notOwner, type Repository } from '../../repository/repository.ts';
-import { allowExisting, deliverIndex } from '../data/deliver.ts';
+import { allowExisting } from '../data/deliver.ts';
 import { removeSpool, syncFolder, writeNew } from '../data/spool.ts';
+import { recorded } from './complete.ts';
 import type { Merged } from './merge.ts';
 
 /** A sealed archive in the spool. */
@@ -109,8 +111,7 @@ async function bring(
     drop(folder, name);
     return false;
   }
-  await store.retain([object, forwardName(record.number)]);
-  await deliverIndex(repository, id, hotIndex);
+  await recorded(repository, record, hotIndex);
   drop(folder, name);
   return true;
 }

@@ -38,6 +38,8 @@ export interface CompactReport {
   planned: PlannedMerge[];
   /** What was made, by archive id. */
   merged: { id: string; archives: number; bytes: number; size: number }[];
+  /** What was made by a run that was killed before it put the hot index: now it is there. */
+  completed: Amount;
   /** Archives that were merged before and are, or in a dry run would be, removed. */
   removed: Amount;
   /** Those whose time has not come, and when it comes for the last of them, ms since 1970. */

@@ -76,8 +76,15 @@ export class MergedArchives {
     for (const [id, target] of targets) {
       // A compaction that was killed, or goes on just now, has not put all of it: what it was made of is still there.
       if (needed.has(id) || this.#isWhole(target.id)) wanted.set(id, target);
-      else
-        this.#findings.note(`${dataName(target.id)}: it was merged, and has no hot index yet: run rozen compact again`);
+      else if (this.#names.has(dataName(target.id)))
+        this.#findings.note(
+          `${dataName(target.id)}: it was merged, and has no hot index: an owner's next rozen compact, on any machine, puts it`,
+        );
+      else {
+        // Its data is put before the record that names it.
+        const message = 'gone, although a forward record leads to it; what it was merged from is still there';
+        this.#findings.add({ kind: 'missing', object: dataName(target.id), message });
+      }
     }
     if (waiting > 0)
       this.#findings.note(`${waiting} merged archives are still there: rozen compact removes them after a while`);
