@@ -271,3 +271,20 @@ test('killed before the hot index is there, it stops no backup, and any owner pu
     await server.close();
   }
 });
+
+test('a backup extends the locks of old snapshot records, of whatever set', async () => {
+  const { server, ok, names, keys, source, more } = await beside('--object-lock', '4');
+  try {
+    await more(2);
+    await ok(['backup', source, '--set', 'other']);
+    const DAY = 86_400_000;
+    const records = names('r/snapshots/').map((name) => keys.get(name)!.versions.at(-1)!);
+    expect(records).toHaveLength(3);
+    for (const { lock } of records) lock!.until = new Date(Date.now() + 1.5 * DAY).toISOString();
+    await more(1);
+    for (const { lock } of records) expect(Date.parse(lock!.until)).toBeGreaterThan(Date.now() + 3.5 * DAY);
+    expect(JSON.parse(await ok(['--json', 'verify'])).findings).toEqual([]);
+  } finally {
+    await server.close();
+  }
+});

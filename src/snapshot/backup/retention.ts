@@ -3,6 +3,7 @@
 import { KIND_DATA } from '../../archive/format.ts';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
 import { ARCHIVE, TREES, type TreeRoot } from '../../archive/tree/schema.ts';
+import { ID_SIZE } from '../../repository/format.ts';
 import {
   archiveName,
   CONFIG_PREFIX,
@@ -13,10 +14,18 @@ import {
   INDEX_PREFIX,
   indexName,
   KEYS_PREFIX,
+  lineagePrefix,
+  parseSnapshotName,
+  SNAPSHOTS_PREFIX,
+  snapshotName,
 } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 import type { ObjectStore } from '../../store/object-store.ts';
+import { inParallel } from '../cold/parallel.ts';
 import type { ArchiveFacts } from './archive-rows.ts';
+
+const DAY_MS = 86_400_000;
+const HIGHEST_ID = Buffer.alloc(ID_SIZE, 0xff);
 
 export interface Needed {
   /** The archives that the snapshot before referred to; null when there was none, or nothing of it is referred to. */
@@ -26,7 +35,8 @@ export interface Needed {
 
 /** Extends the locks of all that the next snapshot refers to; does nothing in a repository without locks. Called before the commit. */
 export async function retainArchives(repository: Repository, { old, added }: Needed): Promise<void> {
-  if (repository.config.keeping?.lockDays === undefined) return;
+  const lockDays = repository.config.keeping?.lockDays;
+  if (lockDays === undefined) return;
   const { forwards, store } = repository;
   await forwards.refresh();
   const names = await listNames(store, [CONFIG_PREFIX, KEYS_PREFIX, FORWARD_PREFIX]);
@@ -55,6 +65,54 @@ export async function retainArchives(repository: Repository, { old, added }: Nee
   }
   for (const archive of added) add(archive);
   await store.retain([...names]);
+  await retainRecords(store, lockDays);
+}
+
+/**
+ * Records of all lineages: a store that lacks one that another refers to is refused by everybody, whoever wrote it. There may be very many,
+ * so that they are not asked one by one each time. The oldest of a lineage is locked last, after all others: as long as its lock has half of
+ * the days left, so have those of the others, and of the records that were made, and locked, since.
+ */
+export async function retainRecords(store: ObjectStore, lockDays: number): Promise<void> {
+  const enough = Date.now() + (lockDays * DAY_MS) / 2;
+  await inParallel(await lineageTags(store), async (tag) => {
+    const oldest = await oldestRecord(store, tag);
+    if (oldest === null) return;
+    const until = (await store.lockedUntil(oldest)) ?? 0;
+    // A legal hold of it, which has no end, says nothing of the others.
+    if (until >= enough && Number.isFinite(until)) return;
+    const names = await listNames(store, [lineagePrefix(tag)]);
+    names.delete(oldest);
+    await store.retain([...names]);
+    await store.retain([oldest]);
+  });
+}
+
+/** One listing for each lineage, however many records it has. */
+async function lineageTags(store: ObjectStore): Promise<string[]> {
+  const tags: string[] = [];
+  for (let after = SNAPSHOTS_PREFIX; ; ) {
+    const first = await firstRecord(store, SNAPSHOTS_PREFIX, after);
+    if (first === null) return tags;
+    const { tag } = parseSnapshotName(first)!;
+    tags.push(tag);
+    // Greater than every name of this lineage, smaller than those of the next tag: 'g' follows the hex digits.
+    after = `${lineagePrefix(tag)}g`;
+  }
+}
+
+/** Newest records come first, so the one with sequence 1 is looked for behind all others. */
+async function oldestRecord(store: ObjectStore, tag: string): Promise<string | null> {
+  const first = await firstRecord(store, lineagePrefix(tag), snapshotName(tag, 2, HIGHEST_ID));
+  if (first !== null) return first;
+  // Declared lost, perhaps.
+  const names = [...(await listNames(store, [lineagePrefix(tag)]))];
+  return names.findLast((name) => parseSnapshotName(name) !== null) ?? null;
+}
+
+async function firstRecord(store: ObjectStore, prefix: string, after: string): Promise<string | null> {
+  for await (const { name } of store.list(prefix, { after })) if (parseSnapshotName(name) !== null) return name;
+  return null;
 }
 
 async function listNames(store: ObjectStore, prefixes: readonly string[]): Promise<Set<string>> {
