@@ -18,6 +18,7 @@ import type { Genesis } from './genesis.ts';
 import { FORWARD_PREFIX, forwardName, parseForwardName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
 import type { Pin } from './pin.ts';
+import { putProven } from './put-proven.ts';
 
 /** Where the content of an archive lies now. */
 export interface Forwarding {
@@ -165,7 +166,7 @@ export class Forwards {
       if (before === null) throw this.#damage.at(-1)!;
       const record = { ...what, number, previous: before?.hash ?? null, created: Math.floor(Date.now() / 1000) };
       try {
-        await store.put(forwardName(number), encodeForward(record, genesis, rootSecret));
+        await putProven(store, forwardName(number), encodeForward(record, genesis, rootSecret));
       } catch (error) {
         if (!(error instanceof RozenError) || error.code !== 'exists') throw error;
         await this.refresh();

@@ -141,7 +141,27 @@ async function putFirstKey(options: InitOptions, bundle: Bundle, genesis: Genesi
       ? await encodeAgeKey(draft, bundle, options.recipients ?? [])
       : await encodePassphraseKey(draft, bundle, options.passphrase);
   await options.store.put(keyName(id), bytes);
+  await refuseOverwriting(options.store, keyName(id), bytes);
   return id;
+}
+
+/**
+ * Two machines that make the next config at once must not both believe that they have: some servers ignore the condition. It is
+ * tried with an object that is there, so that nothing is left of the trial where the server refuses as it should.
+ */
+async function refuseOverwriting(store: ObjectStore, name: string, bytes: Buffer): Promise<void> {
+  try {
+    // Other bytes: the same ones would pass for a repeated request.
+    await store.put(name, Buffer.concat([bytes, Buffer.of(0)]));
+  } catch (error) {
+    if (error instanceof RozenError && error.code === 'exists') return;
+    throw error;
+  }
+  // It opens nothing, there is no repository: no matter whether it can be removed.
+  await store.delete(name).catch(() => {});
+  throw new RozenError('unsupported', `${store.location}: the server overwrites objects although it is told not to`, {
+    hint: 'it ignores If-None-Match, so that machines would overwrite each other; update the server, or use another one',
+  });
 }
 
 /** An init that was interrupted may have left a config of a root key that nobody has: it is nothing without a genesis. */

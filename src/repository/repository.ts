@@ -13,6 +13,7 @@ import { isLost, Losses } from './losses.ts';
 import { configName, snapshotName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
 import { isReadOnlyState, type Pin, type RecordReference, writeCopies, writePin } from './pin.ts';
+import { putProven } from './put-proven.ts';
 import { decodeSecrets, isLineageOf, lineageTag, openLabel, type Secrets, wipeSecrets } from './secrets.ts';
 import { isSignedBy } from './signed.ts';
 import {
@@ -246,7 +247,7 @@ export class Repository {
       const created = Math.floor(Date.now() / 1000);
       const draft = { ...this.config, ...change(this.config), number, previous: this.config.hash, created };
       try {
-        await this.store.put(configName(number), encodeConfig(draft, this.genesis, root));
+        await putProven(this.store, configName(number), encodeConfig(draft, this.genesis, root));
       } catch (error) {
         if (!isCode(error, 'exists')) throw error;
         await this.refresh();

@@ -28,6 +28,8 @@ export class Objects {
     this.goneUpload = 'NoSuchUpload';
     /** True: uploads stay listed when their parts were joined, as after a death of Ceph's gateway; ending one deletes the object's bytes. */
     this.listsJoined = false;
+    /** True: If-None-Match is ignored, as servers do that never heard of it. */
+    this.overwrites = false;
     this.uploads = new Map();
     for (const name of ['buckets', 'objects', 'uploads', 'bodies']) mkdirSync(join(dir, name), { recursive: true });
     for (const bucket of this.#load('buckets')) this.buckets.set(bucket.name, { ...bucket, keys: new Map() });
@@ -197,7 +199,7 @@ export class Objects {
   }
 
   #refuseExisting(bucketName, key, onlyNew) {
-    if (onlyNew && this.exists(bucketName, key))
+    if (onlyNew && !this.overwrites && this.exists(bucketName, key))
       throw new S3Error(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold');
   }
 

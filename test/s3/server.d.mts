@@ -74,6 +74,8 @@ export interface S3Server {
     readonly buckets: Map<string, { lock: boolean; keys: Map<string, { versions: StoredVersion[] }> }>;
     goneUpload: string;
     listsJoined: boolean;
+    /** If-None-Match is ignored. */
+    overwrites: boolean;
     readonly uploads: Map<string, { id: string; key: string; parts: { number: number; size: number }[] }>;
   };
   count(...operations: string[]): number;
