@@ -11,6 +11,7 @@ import { decodeGenesis, encodeGenesis, type Genesis } from './genesis.ts';
 import { configName, GENESIS_NAME, keyName } from './names.ts';
 import { locationPinPath, repositoryStateDir } from './paths.ts';
 import { type Pin, writeCopies, writeLocationPin } from './pin.ts';
+import { isStored } from './put-proven.ts';
 import { Repository } from './repository.ts';
 import { encodeSecrets, generateSecrets, sealLabel } from './secrets.ts';
 import { enrolment, generateWriter, saveWriterFile } from './writer.ts';
@@ -73,10 +74,11 @@ export async function initRepository(options: InitOptions): Promise<Repository> 
   const config = decodeConfig(configBytes, genesis, 'the new config');
 
   const keyId = await putFirstKey(options, bundle, genesis);
-  await putOverRemains(store, configName(1), configBytes);
+  await putFirstConfig(store, configBytes, keyName(keyId));
   const stateDir = repositoryStateDir(genesis.repositoryId);
   saveWriterFile(stateDir, { repositoryId: genesis.repositoryId, genesisHash: genesis.hash, writer, secrets });
-  await store.put(GENESIS_NAME, genesisBytes);
+  await putGenesis(store, genesisBytes);
+  if (!(await isStored(store, configName(1), configBytes))) throw overtaken(store);
 
   const pin: Pin = {
     genesisHash: genesis.hash,
@@ -164,13 +166,37 @@ async function refuseOverwriting(store: ObjectStore, name: string, bytes: Buffer
   });
 }
 
-/** An init that was interrupted may have left a config of a root key that nobody has: it is nothing without a genesis. */
-async function putOverRemains(store: ObjectStore, name: string, bytes: Buffer): Promise<void> {
+/** An init takes no longer from its config to its genesis, by the clock of the store. */
+const INIT_MS = 60_000;
+
+/**
+ * An init that was interrupted may have left a config of a root key that nobody has: it is nothing without a genesis. One that was
+ * just made may be of an init that goes on; `justMade` names an object that tells the store's time.
+ */
+async function putFirstConfig(store: ObjectStore, bytes: Buffer, justMade: string): Promise<void> {
+  const name = configName(1);
   try {
     await store.put(name, bytes);
   } catch (error) {
     if (!(error instanceof RozenError) || error.code !== 'exists') throw error;
+    const [remains, now] = await Promise.all([store.stat(name), store.stat(justMade)]);
+    if (remains === null || now === null || now.modified - remains.modified < INIT_MS) throw overtaken(store);
+    await refuseExisting(store);
     await store.delete(name);
     await store.put(name, bytes);
   }
+}
+
+async function putGenesis(store: ObjectStore, bytes: Buffer): Promise<void> {
+  try {
+    await store.put(GENESIS_NAME, bytes);
+  } catch (error) {
+    throw error instanceof RozenError && error.code === 'exists' ? overtaken(store) : error;
+  }
+}
+
+function overtaken(store: ObjectStore): RozenError {
+  return new RozenError('exists', `another init makes a repository in ${store.location}, or did so a moment ago`, {
+    hint: 'look what is there in a minute; when it is no repository, run init again, or with another place when that is refused',
+  });
 }

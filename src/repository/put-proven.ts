@@ -14,7 +14,7 @@ export async function putProven(store: ObjectStore, name: string, bytes: Buffer)
 }
 
 /** Whether the object has these bytes. */
-async function isStored(store: ObjectStore, name: string, bytes: Buffer): Promise<boolean> {
+export async function isStored(store: ObjectStore, name: string, bytes: Buffer): Promise<boolean> {
   try {
     return (await store.get(name, bytes.length)).equals(bytes);
   } catch (error) {

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Home, onTerminal, PASSPHRASE } from './rozen.ts';
@@ -28,6 +28,7 @@ test('init refuses a folder that holds something else, not what a half-made init
   mkdirSync(join(place, '.tmp'));
   mkdirSync(join(place, 'config'));
   writeFileSync(join(place, 'config/00000001.cbor'), 'half');
+  utimesSync(join(place, 'config/00000001.cbor'), 1e9, 1e9);
   for (const name of ['letter.txt', 'config/mine.toml']) {
     writeFileSync(join(place, name), 'x');
     expect(home.run(['init', place], { env: key })).toMatchObject({

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { configName, GENESIS_NAME, snapshotName } from '../../src/repository/names.ts';
@@ -9,6 +9,7 @@ import { encodeRecord } from '../../src/repository/snapshot-record.ts';
 import { CountingStore } from '../../src/store/counting.ts';
 import { LocalStore } from '../../src/store/local.ts';
 import { expectCode, names } from '../contract/store.ts';
+import { RemoteStore } from '../store/remote.ts';
 import { commitSnapshot, commitUnchanged } from './draft.ts';
 import { onMachine, place, quickRepository, replaceObject } from './place.ts';
 
@@ -375,10 +376,52 @@ test('an interrupted init can be run again', async () => {
   await here.store.delete(GENESIS_NAME);
   delete process.env.ROZEN_STATE_DIR;
   process.env.ROZEN_STATE_DIR = join(here.folder, 'fresh');
+  // What was made this minute may be of an init that goes on.
+  await expectCode(initRepository({ store: here.store, recipients: [recipient] }), 'exists');
+  const ago = new Date(Date.now() - 120_000);
+  utimesSync(here.store.localPath('config/00000001.cbor'), ago, ago);
   const again: Repository = await initRepository({ store: here.store, recipients: [recipient] });
   await commitSnapshot(again, 'photos');
   const opened = await openRepository({ store: here.store, need: 'write' });
   expect(opened.fingerprint).toBe(again.fingerprint);
+});
+
+test('of several inits at once one makes the repository, and only that one says so', async () => {
+  const { recipient } = await quickRepository(here);
+  for (let round = 0; round < 10; round++) {
+    const folder = join(here.folder, `race ${round}`);
+    const made = await Promise.allSettled(
+      Array.from({ length: 4 }, () => initRepository({ store: new RemoteStore(folder, 2), recipients: [recipient] })),
+    );
+    const winners = made.filter((one) => one.status === 'fulfilled');
+    expect(winners).toHaveLength(1);
+    for (const one of made) if (one.status === 'rejected') expect(one.reason).toMatchObject({ code: 'exists' });
+    const opened = await openRepository({ store: new LocalStore(folder), need: 'write' });
+    expect(opened.fingerprint).toBe(winners[0]!.value.fingerprint);
+  }
+});
+
+test('an init whose config was removed by another one says that it made nothing', async () => {
+  const { recipient } = await quickRepository(here);
+  class Removed extends LocalStore {
+    override async put(name: string, bytes: Uint8Array): Promise<void> {
+      if (name === GENESIS_NAME) await this.delete('config/00000001.cbor');
+      await super.put(name, bytes);
+    }
+  }
+  const store = new Removed(join(here.folder, 'removed'));
+  await expectCode(initRepository({ store, recipients: [recipient] }), 'exists');
+  // Another one came first with its genesis.
+  class Late extends LocalStore {
+    override async put(name: string, bytes: Uint8Array): Promise<void> {
+      if (name === GENESIS_NAME) await super.put(name, Buffer.from('of another one'));
+      await super.put(name, bytes);
+    }
+  }
+  const late = new Late(join(here.folder, 'late'));
+  expect((await expectCode(initRepository({ store: late, recipients: [recipient] }), 'exists')).message).toMatch(
+    /another init/,
+  );
 });
 
 test('close wipes the keys', async () => {
