@@ -142,6 +142,7 @@ export async function keyRemove(repository: Repository, id: string): Promise<Key
     });
   }
   await repository.store.delete(keyName(Buffer.from(key.id, 'hex')));
+  if (repository.lastKey?.toString('hex') === key.id) repository.forgetLastKey();
   return key;
 }
 

@@ -354,6 +354,17 @@ export class Repository {
     return written;
   }
 
+  /** The key object that this machine opened last, in whatever run; null when it knows of none. */
+  get lastKey(): Buffer | null {
+    return this.#pin.lastKey;
+  }
+
+  /** Forgets that key object: it was removed on purpose. */
+  forgetLastKey(): void {
+    this.#pin.lastKey = null;
+    this.savePin();
+  }
+
   /** Remembers key material of the last successful open (which key object), pins and copies of genesis and config. */
   savePin(): void {
     try {

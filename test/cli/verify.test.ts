@@ -247,3 +247,39 @@ describe('--against', () => {
     });
   });
 });
+
+describe('keys', () => {
+  const verified = (identity: string) => home.run(['verify', '--identity', identity], { env: {} });
+
+  test('are counted, and told when they are gone', () => {
+    const identity = join(home.dir, 'identity.txt');
+    home.ok(['key', 'export', '--owner', identity], key);
+    expect(verified(identity)).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/it opens by 1 passphrase and 0 age keys\n/),
+    });
+    const [path] = objects('keys') as [string];
+    const aside = join(home.dir, 'aside');
+    renameSync(path, aside);
+    for (const args of [['--identity', identity], ['--no-key']])
+      expect(home.run(['verify', ...args], { env: {} })).toMatchObject({
+        code: 5,
+        stdout: expect.stringMatching(/^MISSING keys\/: there is no key object at all/m),
+      });
+    // With another one in its place it may have been taken back: a note.
+    const words = join(home.dir, 'words');
+    writeFileSync(words, 'other words');
+    home.ok(['--identity', identity, 'key', 'add', '--label', 'other', '--new-password-file', words]);
+    expect(verified(identity)).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^note: keys\/[0-9a-f]{32}\.cbor: the key that this machine used last is gone/m),
+    });
+    renameSync(aside, path);
+    expect(verified(identity).stdout).toMatch(/opens by 2 passphrases/);
+    // Removed here: no word of it.
+    home.ok(['--identity', identity, 'key', 'remove', path.slice(-37, -5)]);
+    const after = verified(identity);
+    expect(after.stdout).toMatch(/opens by 1 passphrase and/);
+    expect(after.stdout).not.toMatch(/note:/);
+  });
+});

@@ -147,6 +147,8 @@ function printReport(context: Context, report: VerifyReport): void {
   out.line(
     `checked ${counts.join(', ')}: ${formatSize(bytesRead)} in ${formatElapsed((finishedAt - startedAt) / 1000)}`,
   );
+  const { passphrases, ageKeys } = report;
+  out.line(`it opens by ${plural(passphrases, 'passphrase')} and ${plural(ageKeys, 'age key')}`);
   if (report.mode === 'structure') out.line('content was not read (--read-data reads it, --sample 5 a part of it)');
   out.line(
     report.findings.length === 0 ? 'no problems were found' : `${plural(report.findings.length, 'problem')} found`,

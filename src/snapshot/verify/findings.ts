@@ -18,7 +18,18 @@ const RESULTS: Partial<Record<RozenError['code'], FindingKind>> = {
 export class Findings {
   readonly all: Finding[] = [];
   readonly notes: string[] = [];
-  readonly counts = { objects: 0, archives: 0, pages: 0, files: 0, blocks: 0, chunks: 0, snapshots: 0, frozen: 0 };
+  readonly counts = {
+    objects: 0,
+    archives: 0,
+    pages: 0,
+    files: 0,
+    blocks: 0,
+    chunks: 0,
+    snapshots: 0,
+    frozen: 0,
+    passphrases: 0,
+    ageKeys: 0,
+  };
   bytesRead = 0;
   bytesTotal = 0;
   #phase = '';

@@ -9,6 +9,7 @@ import { Losses } from '../../repository/losses.ts';
 import {
   configName,
   GENESIS_NAME,
+  KEYS_PREFIX,
   parseConfigName,
   parseKeyName,
   parseSnapshotName,
@@ -67,14 +68,23 @@ export async function checkConfigs({ store, findings, names }: RecordCheck, gene
   return best;
 }
 
+/**
+ * Which keys there should be is written nowhere: removing one is how a passphrase is taken back. So they are counted, for people to
+ * compare. One is made with the repository, and the last one is never removed.
+ */
 export async function checkKeyObjects({ store, findings, names }: RecordCheck, genesis: Genesis): Promise<void> {
-  for (const object of names) {
-    const id = parseKeyName(object);
-    if (id === null) continue;
+  const objects = names.filter((name) => parseKeyName(name) !== null);
+  if (objects.length === 0) {
+    const message =
+      'there is no key object at all: no passphrase opens the repository, only identities that were exported';
+    findings.add({ kind: 'missing', object: KEYS_PREFIX, message });
+  }
+  for (const object of objects) {
     try {
       const bytes = await store.get(object, MAX_KEY_OBJECT);
       findings.advance(bytes.length);
-      decodeKeyObject(bytes, { genesis, id, what: object });
+      const { kind } = decodeKeyObject(bytes, { genesis, id: parseKeyName(object)!, what: object });
+      findings.counts[kind === 'passphrase' ? 'passphrases' : 'ageKeys']++;
     } catch (error) {
       findings.caught(error, { object });
     }

@@ -57,6 +57,9 @@ export interface VerifyReport {
   bytesRead: number;
   /** Data archives whose content could not be looked at, as it lies in cold storage. */
   frozen: number;
+  /** Key objects that can be read, by what opens them. */
+  passphrases: number;
+  ageKeys: number;
   startedAt: number;
   finishedAt: number;
   findings: Finding[];

@@ -3,7 +3,7 @@ import { type ArchiveFacts, OpenArchives } from '../../cache/archives.ts';
 import { PageCache } from '../../cache/pages.ts';
 import { openSnapshot, type SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
-import { archiveName, indexName, parseArchiveName, snapshotName, treeName } from '../../repository/names.ts';
+import { archiveName, indexName, keyName, parseArchiveName, snapshotName, treeName } from '../../repository/names.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
 import { isRemote } from '../../store/object-store.ts';
 import { inParallel } from '../cold/parallel.ts';
@@ -88,6 +88,11 @@ class Verification {
     const check = { store, findings, names };
     const config = await checkConfigs(check, repository.genesis);
     await checkKeyObjects(check, repository.genesis);
+    const { lastKey } = repository;
+    if (lastKey !== null && !names.includes(keyName(lastKey)))
+      findings.note(
+        `${keyName(lastKey)}: the key that this machine used last is gone; was it removed by \`rozen key remove\`?`,
+      );
     const records = await checkRecords(check, repository.genesis, config);
     const map = await checkForwards(check, repository.genesis);
     this.#merged = new MergedArchives(findings, { map, names: new Set(names) });
