@@ -301,6 +301,8 @@ export class Repository {
 
   /** The part of a snapshot record that only readers can open. 'untrusted' when the lineage is not the writer's. */
   async openBody(record: SnapshotRecord): Promise<SnapshotBody> {
+    const opened = this.#strangers.opened(record);
+    if (opened !== null) return opened;
     const archiveKey = await this.unwrap(record.tree.envelope);
     try {
       const body = openBody(record.sealedBody, {

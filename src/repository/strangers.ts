@@ -2,7 +2,7 @@ import { RozenError } from '../errors.ts';
 import { type Lineages, type LineageTop, type OnProblem, strangerIn } from './lineages.ts';
 import type { Repository } from './repository.ts';
 import { isLineageOf } from './secrets.ts';
-import type { AnyRecord, SnapshotRecord } from './snapshot-record.ts';
+import type { AnyRecord, SnapshotBody, SnapshotRecord } from './snapshot-record.ts';
 
 /**
  * Records that stand in a lineage which is not their writer's. A tag is a hash of the set's name and the writer, so whoever knows
@@ -14,8 +14,8 @@ export class Strangers {
   readonly #owners = new Map<string, Buffer>();
   /** `tag writer`. */
   readonly #found = new Set<string>();
-  /** Names of snapshot records that are where they should be. */
-  readonly #genuine = new Set<string>();
+  /** Of newest snapshots that are where they should be, by name: whoever asked for them opens them next. */
+  readonly #genuine = new Map<string, SnapshotBody>();
   /** Those that are well signed, and whose sealed part does not open all the same. */
   readonly #hollow = new Map<string, RozenError>();
 
@@ -77,8 +77,7 @@ export class Strangers {
   async #isGenuine(head: SnapshotRecord): Promise<boolean> {
     if (this.#genuine.has(head.name)) return true;
     try {
-      await this.#repository.openBody(head);
-      this.#genuine.add(head.name);
+      this.#genuine.set(head.name, await this.#repository.openBody(head));
       return true;
     } catch (error) {
       if (!(error instanceof RozenError) || (error.code !== 'untrusted' && error.code !== 'corrupt')) return true;
@@ -86,6 +85,11 @@ export class Strangers {
       this.#hollow.set(head.name, error);
       return true;
     }
+  }
+
+  /** What was opened to find out. */
+  opened({ name }: SnapshotRecord): SnapshotBody | null {
+    return this.#genuine.get(name) ?? null;
   }
 
   /** Throws 'untrusted' for a record that is not where the set's name says. */
