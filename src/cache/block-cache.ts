@@ -152,7 +152,8 @@ export class BlockCache {
     if (this.#broken || this.#isDamaged(key)) return null;
     return this.#guard(() => {
       const found = this.#values.getBinaryFast(key);
-      if (found === undefined) return null;
+      // An entry without a value, as a change that failed halfway may leave: else it would keep the value out for ever.
+      if (found === undefined) return this.#entries.getBinaryFast(key) === undefined ? null : this.#distrust(key);
       const { length } = found;
       if (length < CHECKSUM || length > MAX_VALUE + CHECKSUM) return this.#distrust(key);
       if (length > this.#scratch.length) this.#scratch = Buffer.allocUnsafeSlow(length);

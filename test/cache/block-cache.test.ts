@@ -20,6 +20,7 @@ import { blake3 } from '../../src/archive/crypto/blake3.ts';
 import { FRAME_OVERHEAD, HASH_SIZE } from '../../src/archive/format.ts';
 import { BlockCache, type CacheItem, cacheFileSize, cachePath, clearCache } from '../../src/cache/block-cache.ts';
 import { type CacheClass, CLASS_BLOCK, CLASS_KEEP, frameKey, objectKey, tailKey } from '../../src/cache/cache-keys.ts';
+import { openLmdb } from '../../src/cache/lmdb.ts';
 
 const MIB = 1024 * 1024;
 const root = mkdtempSync(join(tmpdir(), 'rozen-block-cache-'));
@@ -49,6 +50,23 @@ const item = (n: number, size: number, kind: CacheClass = CLASS_BLOCK): CacheIte
 const get = (cache: BlockCache, n: number) => cache.get(frameKey(id, n * 2 ** 20));
 
 describe('the block cache', () => {
+  test('takes a value anew of which only the entry is left', async () => {
+    const folder = fresh();
+    const first = open(folder);
+    await first.cache.put([item(1, 5000)]);
+    await first.cache.close();
+    const database = openLmdb(cachePath(folder), { maxDbs: 8 });
+    database.openDB({ name: 'values', encoding: 'binary', keyEncoding: 'binary' }).removeSync(item(1, 5000).key);
+    await database.close();
+    const { cache, told } = open(folder);
+    expect(get(cache, 1)).toBeNull();
+    expect(told.join()).toMatch(/damaged/);
+    await cache.put([item(1, 5000)]);
+    expect(get(cache, 1)).toEqual(filled(5000, 1));
+    expect(cache.totals().blocks).toEqual({ count: 1, bytes: expect.any(Number) });
+    await cache.close();
+  });
+
   test('gives back what was put, by any key, after a restart too', async () => {
     const folder = fresh();
     const { cache } = open(folder);
