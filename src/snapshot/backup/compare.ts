@@ -20,7 +20,6 @@ import { Identities } from './identities.ts';
 import { InodeSet, LinkTable } from './inode-set.ts';
 import { KEPT_NAME, KEPT_REASON } from './kept-files.ts';
 import { OldNames } from './old-names.ts';
-import { forEachName } from './old-rows.ts';
 import { FIELD, STATE } from './plan.ts';
 import { Replacements } from './replacements.ts';
 import { insidePath } from './sources.ts';
@@ -33,8 +32,13 @@ export class Comparison implements WalkHandler {
   totalBytes = 0;
   readonly #options: ComparisonOptions;
   readonly #firstNew: number;
+  /** Old inodes that were met, or stay without. */
   readonly #visited = new InodeSet();
   readonly #links = new LinkTable();
+  /** Those of them that are no folders and have several names. */
+  readonly #linked = new InodeSet();
+  /** What could not be looked at: old entries (`op`: the change that may take the name), and folders (`op` -1). */
+  readonly #unseen: { inode: number; folder: Folder; name: string; op: number }[] = [];
   readonly #departures = new Departures();
   readonly #records: EntryRecords;
   readonly #identities: Identities | null;
@@ -188,7 +192,10 @@ export class Comparison implements WalkHandler {
       this.#visited.add(inode);
       record = this.#records.known(folder, { name, stat, inode, moved, path });
     }
-    if (linked) this.#links.set(stat.dev, stat.ino, inode, record);
+    if (linked) {
+      this.#links.set(stat.dev, stat.ino, inode, record);
+      this.#linked.add(inode);
+    }
     if (inode !== oldInode || fromNothing) {
       this.#setName(folder, name, { inode, stat, record, replaces: oldInode !== 0 });
       if (oldInode !== 0 && inode !== oldInode) this.#departures.gone.push({ inode: oldInode, folder, name, op: -1 });
@@ -198,12 +205,16 @@ export class Comparison implements WalkHandler {
 
   unreadableEntry(folder: Folder, name: string, error: Error): void {
     const oldInode = this.#oldNames.take(name);
-    if (oldInode !== 0) this.#keep(oldInode);
+    if (oldInode !== 0 && !this.#options.fromNothing) {
+      const op = this.#reserveName(folder, name);
+      this.#unseen.push({ inode: oldInode, folder: { ...folder, fd: -1 }, name, op });
+    }
     this.#options.events.problem('unreadable', joinName(folder.path, name), error);
   }
 
   unreadableFolder(folder: Folder, error: Error): void {
-    if (folder.inode < this.#firstNew) this.#keep(folder.inode);
+    const { inode } = folder;
+    if (inode < this.#firstNew && !this.#options.fromNothing) this.#unseen.push({ inode, folder, name: '', op: -1 });
     this.#options.events.problem('unreadable', folder.path, error);
   }
 
@@ -211,9 +222,10 @@ export class Comparison implements WalkHandler {
     this.#options.events.skipped(path, reason);
   }
 
-  /** WORM, after the walk: folders that have the name of a file and are to be walked after all. */
-  postponed(): Generator<Folder, void, undefined> {
-    return this.#replacements.postponed();
+  /** After the walk; WORM: folders that have the name of a file and are to be walked after all. */
+  *postponed(): Generator<Folder, void, undefined> {
+    yield* this.#replacements.postponed();
+    this.#keepUnseen();
   }
 
   /** WORM: the same after folders that were accepted. */
@@ -315,18 +327,21 @@ export class Comparison implements WalkHandler {
     if (it.oldInode !== 0 && !same) this.#departures.gone.push({ inode: it.oldInode, folder, name: it.name, op: -1 });
   }
 
-  /** Leaves an old entry, and all below it, as the snapshot before has it. */
-  #keep(inode: number): void {
-    const { base, fromNothing } = this.#options;
-    if (base === null || fromNothing) return;
-    const cursor = new Cursor(base.source, TREES.names, base.roots.names);
-    const stack = [inode];
-    for (let it = stack.pop(); it !== undefined; it = stack.pop()) {
-      this.#visited.add(it);
-      forEachName(cursor, it, (_, child) => {
-        if (!this.#visited.has(child)) stack.push(child);
-      });
+  /**
+   * When everything was walked: what could not be looked at stays as the snapshot before has it. Not sooner, as what it held
+   * may have been met elsewhere since, and a folder with two names could hold itself.
+   */
+  #keepUnseen(): void {
+    const { base, plan } = this.#options;
+    const visited = this.#visited;
+    for (const it of this.#unseen) {
+      const options = { base: base!, visited, linked: this.#linked };
+      if (it.op >= 0 && this.#departures.isElsewhere(it.inode, options)) {
+        plan.names.fill(it.op, { inode: 0, type: 0, record: -1 });
+        this.#departures.gone.push(it);
+      } else this.#addTotals(this.#departures.keep(it.inode, options));
     }
+    this.#unseen.length = 0;
   }
 }
 

@@ -17,6 +17,11 @@ export interface DeparturesOptions {
   classified: ComparisonEvents['classified'];
 }
 
+export interface KeepOptions extends Pick<DeparturesOptions, 'base' | 'visited'> {
+  /** Old inodes that were met and have several names. */
+  linked?: InodeSet;
+}
+
 interface Named {
   inode: number;
   folder: Folder;
@@ -33,9 +38,9 @@ export class Departures {
   /** Regular files among what is gone, and their bytes. */
   goneFiles = 0;
   goneBytes = 0;
-  /** WORM: names to be taken out of folders that were not walked. */
+  /** Names to be taken out of folders that were not walked. */
   readonly #left = new Map<number, string[]>();
-  /** WORM: met here and not by the walk. */
+  /** Met here and not by the walk. */
   readonly #unwalked = new InodeSet();
 
   /** What lost its last name goes, folders with all that was in them and did not move. */
@@ -62,35 +67,40 @@ export class Departures {
         });
       }
     }
+    this.#takeOut(plan);
   }
 
   /**
-   * WORM: a file or folder that was not walked stays as it is, but for what was in it and moved on. Answers how many files that
-   * are.
+   * What was not walked stays as it is, but for what was in it and was met elsewhere: an entry has one place. `linked`: files
+   * that may have a name here besides that under which they were met. Answers how many files stay so.
    */
-  keep(
-    inode: number,
-    { base, visited }: Pick<DeparturesOptions, 'base' | 'visited'>,
-  ): { files: number; bytes: number } {
+  keep(inode: number, options: KeepOptions): { files: number; bytes: number } {
+    const { base, visited } = options;
     const names = new Cursor(base.source, TREES.names, base.roots.names);
     const inodes = new Cursor(base.source, TREES.inodes, base.roots.inodes);
     const total = { files: 0, bytes: 0 };
     const stack = [inode];
     for (let it = stack.pop(); it !== undefined; it = stack.pop()) {
       const at = it;
-      if (visited.has(at)) continue;
-      visited.add(at);
-      this.#unwalked.add(at);
-      if (inodes.find(at) && (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFREG) {
-        total.files++;
-        total.bytes += inodes.page!.num(INODE.size, inodes.index);
+      if (!visited.has(at)) {
+        visited.add(at);
+        this.#unwalked.add(at);
+        if (inodes.find(at) && (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFREG) {
+          total.files++;
+          total.bytes += inodes.page!.num(INODE.size, inodes.index);
+        }
       }
       forEachName(names, at, (nameOf, child) => {
         if (!visited.has(child)) stack.push(child);
-        else if (!this.#unwalked.has(child)) this.#leave(at, nameOf());
+        else if (this.isElsewhere(child, options)) this.#leave(at, nameOf());
       });
     }
     return total;
+  }
+
+  /** Whether an old inode was met, and cannot be where it was not looked for too. */
+  isElsewhere(inode: number, { visited, linked }: KeepOptions): boolean {
+    return visited.has(inode) && !this.#unwalked.has(inode) && linked?.has(inode) !== true;
   }
 
   /**
@@ -148,13 +158,18 @@ export class Departures {
       }
     }
     this.#leaveOldFolders(names, { origins, visited });
-    for (const [folder, gone] of this.#left) {
-      plan.names.begin(folder);
-      for (const name of gone.sort()) plan.names.remove(name);
-    }
+    this.#takeOut(plan);
     for (const { inode, folder, name, mode } of this.moved) {
       const from = origins.get(inode)!;
       this.moves.push({ inode, from: from.length === 0 ? null : from, to: joinName(folder.path, name), mode });
+    }
+  }
+
+  /** Nothing was written down of these folders before. */
+  #takeOut({ names }: Plan): void {
+    for (const [folder, gone] of this.#left) {
+      names.begin(folder);
+      for (const name of gone.sort()) names.remove(name);
     }
   }
 
