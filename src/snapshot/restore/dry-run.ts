@@ -1,9 +1,10 @@
 /** What a restore would do, by looking only. */
 import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
-import { RozenError } from '../../errors.ts';
+import { corrupt, RozenError } from '../../errors.ts';
 import { cName, openFolderAt } from '../../posix/at.ts';
 import { descriptorPath } from '../../posix/folder.ts';
 import { emptyStat, statAt } from '../../posix/stat.ts';
+import { InodeSet } from '../backup/inode-set.ts';
 import { type Attributes, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { Occupied } from './occupied.ts';
 import { describe, emptyReport, isDamage } from './report.ts';
@@ -17,6 +18,8 @@ interface Level {
   fd: number;
   subfolders: { name: Buffer; inode: number }[];
 }
+
+const SLASH = Buffer.from('/');
 
 export async function look(options: RestoreOptions, listener: RestoreListener): Promise<RestoreReport> {
   const { place, signal } = options;
@@ -69,6 +72,8 @@ export async function look(options: RestoreOptions, listener: RestoreListener): 
   const root: Level = { path: Buffer.alloc(0), inode: place.inode, fd: top, subfolders: [] };
   /** Levels whose sub-folders are being visited; their descriptors are open. */
   const levels: Level[] = [];
+  const visited = new InodeSet();
+  visited.add(place.inode);
   const visit = async (level: Level): Promise<void> => {
     levels.push(level);
     if (signal?.aborted) throw new RozenError('interrupted', 'restore was interrupted');
@@ -101,8 +106,18 @@ export async function look(options: RestoreOptions, listener: RestoreListener): 
         levels.pop();
         continue;
       }
-      const path = Buffer.concat([level.path, next.name, Buffer.from('/')]);
-      await visit({ path, inode: next.inode, fd: openExisting(level.fd, next.name), subfolders: [] });
+      const path = Buffer.concat([level.path, next.name]);
+      if (visited.has(next.inode)) {
+        failed(path, corrupt(`folder ${next.inode} has more than one name`));
+        continue;
+      }
+      visited.add(next.inode);
+      await visit({
+        path: Buffer.concat([path, SLASH]),
+        inode: next.inode,
+        fd: openExisting(level.fd, next.name),
+        subfolders: [],
+      });
     }
   } finally {
     for (const { fd } of levels) if (fd >= 0) closeSync(fd);

@@ -88,6 +88,10 @@ class SnapshotRows {
   readonly #types = new Map<number, InodeSet>();
   readonly #extents: Rows;
   readonly #xattrs: Rows;
+  /** Folders that were not deleted. */
+  readonly #folders: number[] = [];
+  /** The folder that each folder has its name in. */
+  readonly #parents = new Map<number, number>();
 
   constructor(findings: Findings, archives: CheckedArchives, reader: SnapshotReader) {
     this.#findings = findings;
@@ -109,6 +113,7 @@ class SnapshotRows {
     for await (const page of soundLeaves(this.#reader, 'names')) {
       for (let i = 0; i < page.count && this.#problems < MAX_PROBLEMS; i++) this.#name(page, i);
     }
+    this.#checkFolders();
   }
 
   #tell(message: string): void {
@@ -127,6 +132,7 @@ class SnapshotRows {
       this.#types.set(type, set);
     }
     set.add(inode);
+    if (type === S_IFDIR >>> 12 && page.num(INODE.nlink, i) > 0) this.#folders.push(inode);
     const regular = (mode & S_IFMT) === S_IFREG;
     if (regular) this.#findings.counts.files++;
     const size = page.num(INODE.size, i);
@@ -214,5 +220,31 @@ class SnapshotRows {
       this.#tell(`a name in folder ${parent} refers to inode ${inode} of another type, or none`);
     if (!this.#types.get(S_IFDIR >>> 12)?.has(parent) && parent !== ROOT_INODE)
       this.#tell(`there is a name in folder ${parent}, which has no row`);
+    if (type === S_IFDIR >>> 12) this.#folderName(parent, inode);
+  }
+
+  /** Also of folders that were deleted from a WORM set and are kept: what was in them has its name there and nowhere else. */
+  #folderName(parent: number, inode: number): void {
+    const other = this.#parents.get(inode);
+    if (inode === ROOT_INODE) this.#tell(`the root has a name in folder ${parent}`);
+    else if (other !== undefined)
+      this.#tell(`folder ${inode} has more than one name: in folder ${other} and in folder ${parent}`);
+    else this.#parents.set(inode, parent);
+  }
+
+  /** Each folder has one name, so those that do not lead to the root, or to one that was deleted, lead in a circle. */
+  #checkFolders(): void {
+    for (const folder of this.#folders) {
+      if (!this.#parents.has(folder) && folder !== ROOT_INODE && this.#problems < MAX_PROBLEMS)
+        this.#tell(`folder ${folder} has no name`);
+    }
+    const sound = new InodeSet();
+    for (const folder of this.#parents.keys()) {
+      const chain = new Set<number>();
+      let at: number | undefined = folder;
+      for (; at !== undefined && !sound.has(at) && !chain.has(at); at = this.#parents.get(at)) chain.add(at);
+      if (at !== undefined && chain.has(at) && this.#problems < MAX_PROBLEMS) this.#tell(`folder ${at} lies in itself`);
+      for (const it of chain) sound.add(it);
+    }
   }
 }

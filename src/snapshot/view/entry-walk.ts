@@ -2,6 +2,7 @@ import { Cursor } from '../../archive/tree/read.ts';
 import { NAME, TREES } from '../../archive/tree/schema.ts';
 import { Miss } from '../../cache/miss.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
+import { corrupt } from '../../errors.ts';
 
 /** One name in a snapshot. `name` shares the memory of a page. */
 export interface Entry {
@@ -33,7 +34,8 @@ export function entryPath(entry: Entry): Buffer {
 
 /**
  * All entries below a folder, each folder right before what it holds, names in byte order. `next` is synchronous; when
- * it throws `Miss` nothing has moved: resolve it and call again. Holds one cursor per level, whatever the tree's size.
+ * it throws `Miss` nothing has moved: resolve it and call again. Throws 'corrupt' for a folder that lies in itself. Holds one
+ * cursor per level, whatever the tree's size.
  */
 export class EntryWalk {
   readonly #reader: SnapshotReader;
@@ -62,6 +64,10 @@ export class EntryWalk {
     if (this.#descendInto !== null) {
       const { folder, name, inode } = this.#descendInto;
       this.#descendInto = null;
+      if (this.#levels.some((level) => level.inode === inode)) {
+        const snapshot = this.#reader.record.id.toString('hex').slice(0, 8);
+        throw corrupt(`snapshot ${snapshot}: folder ${Buffer.concat([folder, name])} lies in itself`);
+      }
       this.#push(inode, Buffer.concat([folder, name, SLASH]));
     }
     for (let level = this.#levels.at(-1); level !== undefined; level = this.#levels.at(-1)) {
