@@ -4,11 +4,14 @@
  * Measured: 139,000 entries in 15,500 folders listed, sorted and stat'ed in 0.48 s; readdirSync and lstatSync take 1.1 s.
  */
 import { closeSync, constants, openSync, readdirSync } from 'node:fs';
+import { O_PATH } from './at.ts';
 import { ENAMETOOLONG, ENOSYS } from './errno.ts';
 import { libc, PosixError } from './libc.ts';
 import { lstat, type Stat, statAt } from './stat.ts';
 
-const FLAGS = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+/** What a folder is opened with to be listed. */
+export const FOLDER_FLAGS = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const SLASH = 0x2f;
 /** One step of a path longer than the kernel takes. */
 const STEP = 4000;
 const DIRENTS_SIZE = 256 * 1024;
@@ -34,20 +37,46 @@ export function stringBytes(string: string): Buffer {
  * step. The caller closes the descriptor.
  */
 export function openFolder(path: Buffer): number {
-  if (path.length <= STEP) return openSync(path, FLAGS);
+  if (path.length <= STEP) return openSync(path, FOLDER_FLAGS);
   const cut = path.lastIndexOf(0x2f, STEP);
   if (cut <= 0) throw new PosixError(ENAMETOOLONG, 'open', path);
-  let fd = openSync(path.subarray(0, cut), FLAGS);
+  let fd = openSync(path.subarray(0, cut), FOLDER_FLAGS);
   try {
     for (let at = cut + 1; at < path.length; ) {
       const end = path.length - at <= STEP ? path.length : path.lastIndexOf(0x2f, at + STEP);
       if (end <= at) throw new PosixError(ENAMETOOLONG, 'open', path);
-      const next = openSync(Buffer.concat([descriptorPath(fd), path.subarray(at, end)]), FLAGS);
+      const next = openSync(Buffer.concat([descriptorPath(fd), path.subarray(at, end)]), FOLDER_FLAGS);
       closeSync(fd);
       fd = next;
       at = end + 1;
     }
     return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/**
+ * Opens what lies at a path of which only the first `trusted` bytes may lead through symlinks. Throws ENOTDIR or ELOOP when
+ * there is one further on. Linux; elsewhere only the last step is looked at.
+ */
+export function openBeneath(path: Buffer, trusted: number, flags: number): number {
+  if (!linux) return openSync(path, flags | constants.O_NOFOLLOW);
+  let at = trusted;
+  let fd = openSync(at === 0 ? '/' : path.subarray(0, at), O_PATH | constants.O_DIRECTORY);
+  try {
+    for (;;) {
+      while (path[at] === SLASH) at++;
+      const slash = path.indexOf(SLASH, at);
+      const isLast = slash < 0;
+      const step = Buffer.concat([descriptorPath(fd), path.subarray(at, isLast ? path.length : slash)]);
+      const next = openSync(step, constants.O_NOFOLLOW | (isLast ? flags : O_PATH | constants.O_DIRECTORY));
+      closeSync(fd);
+      fd = next;
+      if (isLast) return fd;
+      at = slash;
+    }
   } catch (error) {
     closeSync(fd);
     throw error;

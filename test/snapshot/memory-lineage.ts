@@ -29,6 +29,8 @@ export interface RunOptions {
   /** Does to the plan what the data side would do; default: every file is stored. */
   store?: (plan: Plan, record: number, path: string) => void;
   walkedAt?: number;
+  /** Happens when the entries of the top folder are known, and those below are not. */
+  meanwhile?: () => void;
 }
 
 /** The metadata side alone, its pages in memory: walk, comparison, mutations and trees without any store. */
@@ -75,7 +77,9 @@ export class MemoryLineage {
       },
     });
     const selected = selection({ patterns: options.exclude ?? [] });
-    for (const _ of walk({ ...options, sources, selection: selected, handler: comparison }));
+    let steps = 0;
+    for (const _ of walk({ ...options, sources, selection: selected, handler: comparison }))
+      if (steps++ === 0) options.meanwhile?.();
     comparison.finish();
     for (const record of plan.reading) {
       const name = plan.names.arena.string(

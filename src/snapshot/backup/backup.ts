@@ -94,7 +94,7 @@ class Run {
       const base = state === null ? null : { source, roots: state.roots, walkedAt: state.walkedAt };
       this.#mode = modeOf(options, base, lineage.wasWorm);
       if (lineage.wasWorm) await this.#refuseFrozen();
-      this.#plan = new Plan(this.#mode === 'worm');
+      this.#plan = new Plan(this.#mode === 'worm', sources.paths);
       const old = options.selfContained ? null : base;
       const { repairs } = options;
       if (repairs !== undefined && state?.snapshotId.equals(repairs.base) !== true) {

@@ -124,7 +124,7 @@ export class Comparison implements WalkHandler {
   }
 
   top(path: Buffer, stat: Stat): number {
-    const folder: Folder = { path, text: path.toString('latin1'), inode: 1, dev: stat.dev, fd: -1 };
+    const folder: Folder = { path, text: path.toString('latin1'), inode: 1, dev: stat.dev, ino: stat.ino, fd: -1 };
     const { base } = this.#options;
     const it = { name: '', stat, inode: 1, path: insidePath(path) };
     if (base !== null && new Cursor(base.source, TREES.inodes, base.roots.inodes).find(1))
@@ -276,7 +276,7 @@ export class Comparison implements WalkHandler {
       return null;
     }
     const path = joinName(folder.path, name);
-    return { path, text: path.toString('latin1'), inode, dev: stat.dev, fd: -1 };
+    return { path, text: path.toString('latin1'), inode, dev: stat.dev, ino: stat.ino, fd: -1 };
   }
 
   #removeName(folder: Folder, name: string, inode: number): void {

@@ -198,7 +198,7 @@ export class Departures {
 
 function folderBelow({ folder, name, inode }: Named): Folder {
   const path = joinName(folder.path, name);
-  return { path, text: path.toString('latin1'), inode, dev: 0, fd: -1 };
+  return { path, text: path.toString('latin1'), inode, dev: 0, ino: 0, fd: -1 };
 }
 
 const EMPTY = Buffer.alloc(0);

@@ -55,10 +55,10 @@ export class EntryRecords {
   fresh(folder: Folder, it: Entry): number {
     const { plan, events, version } = this.#options;
     const { stat } = it;
-    const path = it.path ?? reachable(folder, it.name);
-    const target = this.#target(stat, path);
+    const from = it.path ?? reachable(folder, it.name);
+    const target = this.#target(folder, it, from);
     if (target === null) return GONE;
-    const record = this.#record(folder, { ...it, path, target });
+    const record = this.#record(folder, { ...it, from, target });
     const frozen = this.#worm?.acceptNew === false;
     plan.records.mark(record, STATE.put | STATE.fresh);
     if ((stat.mode & S_IFMT) === S_IFREG) {
@@ -110,9 +110,9 @@ export class EntryRecords {
       events.classified(folder, it.name, { class: what, mode: stat.mode, size: stat.size });
       return -1;
     }
-    const path = it.path ?? reachable(folder, it.name);
-    const target = this.#target(stat, path) ?? page.slice(INODE.target, row);
-    const record = this.#record(folder, { ...it, path, target });
+    const from = it.path ?? reachable(folder, it.name);
+    const target = this.#target(folder, it, from) ?? page.slice(INODE.target, row);
+    const record = this.#record(folder, { ...it, from, target });
     const { records } = plan;
     records.set(record, FIELD.version, version);
     if (!sameRow || fromNothing) records.mark(record, STATE.put);
@@ -167,11 +167,12 @@ export class EntryRecords {
     );
   }
 
-  #record(folder: Folder, it: { stat: Stat; inode: number; path: Buffer; target: Buffer }): number {
+  /** `from`: where its attributes are read. */
+  #record(folder: Folder, it: Entry & { from: Buffer; target: Buffer }): number {
     const { plan } = this.#options;
     const record = plan.records.add(it.stat, it.inode, folder.inode);
     if (it.target.length > 0) plan.targets.set(record, Buffer.from(it.target));
-    const xattrs = this.#xattrs.read(it.path);
+    const xattrs = this.#xattrs.read(it.from, () => it.path ?? joinName(folder.path, it.name));
     plan.records.mark(record, STATE.xattrs);
     if (xattrs.attributes.length > 0) {
       plan.xattrs.set(record, xattrs.attributes);
@@ -202,14 +203,14 @@ export class EntryRecords {
   }
 
   /** The target of a symbolic link, empty for anything else; null when it is gone or no link any more. */
-  #target(stat: Stat, path: Buffer): Buffer | null {
+  #target(folder: Folder, { stat, name }: Entry, path: Buffer): Buffer | null {
     if ((stat.mode & S_IFMT) !== S_IFLNK) return EMPTY;
     try {
       return readlinkSync(path, 'buffer');
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       const kind = code === 'ENOENT' || code === 'EINVAL' ? 'vanished' : 'unreadable';
-      this.#options.events.problem(kind, path, error as Error);
+      this.#options.events.problem(kind, joinName(folder.path, name), error as Error);
       return null;
     }
   }

@@ -2,12 +2,13 @@
 import { closeSync } from 'node:fs';
 import { Cursor } from '../../archive/tree/read.ts';
 import { EXTENT, INODE_FLAGS, TREES } from '../../archive/tree/schema.ts';
-import { descriptorPath, joinName, openFolder } from '../../posix/folder.ts';
+import { descriptorPath, FOLDER_FLAGS, joinName, openBeneath } from '../../posix/folder.ts';
 import { emptyStat, lstat, type Stat } from '../../posix/stat.ts';
 import { type DataStore, type FileToStore, HOLE, type StoredFile } from '../data/types.ts';
 import type { ArchiveRows } from './archive-rows.ts';
 import type { OldTrees } from './mutations.ts';
 import { FIELD, type Plan, STATE } from './plan.ts';
+import { sourceLength } from './sources.ts';
 import { describe, type Tally } from './tally.ts';
 import { S_IFMT, S_IFREG } from './walk.ts';
 
@@ -79,6 +80,7 @@ export class Feed {
     const size = records.get(record, FIELD.size);
     const file: FileToStore = {
       path: joinName(folder, name),
+      trusted: sourceLength(plan.sources, folder),
       folder,
       name: Buffer.from(name, 'latin1'),
       size,
@@ -93,8 +95,10 @@ export class Feed {
     let fd = -1;
     if (path.length > MAX_PATH) {
       try {
-        fd = openFolder(folder);
-        file.path = joinName(descriptorPath(fd), name);
+        fd = openBeneath(folder, file.trusted, FOLDER_FLAGS);
+        const open = descriptorPath(fd);
+        file.path = joinName(open, name);
+        file.trusted = open.length;
       } catch (error) {
         this.#answered++;
         this.#lost(record, path, { kind: 'unreadable', message: describe(error) });
@@ -232,6 +236,8 @@ export class Feed {
     }
     const isIt =
       (stat.mode & S_IFMT) === S_IFREG &&
+      stat.dev === stored.dev &&
+      stat.ino === stored.ino &&
       stat.size === stored.size &&
       stat.mtimeSec === stored.mtimeSec &&
       stat.mtimeNs === stored.mtimeNs;

@@ -296,8 +296,12 @@ export class Plan {
   /** WORM: contents that are stored once more under the version that they have, by record, with their ids. */
   readonly rewritten = new Map<number, Buffer>();
 
-  constructor(worm = false) {
+  /** Paths of the sources, which may lead through symlinks. */
+  readonly sources: readonly Buffer[];
+
+  constructor(worm = false, sources: readonly Buffer[] = []) {
     this.worm = worm;
+    this.sources = sources;
   }
 
   /** True when nothing at all would be written. */

@@ -57,6 +57,16 @@ export function layOutSources(paths: readonly Buffer[], workingDirectory = proce
   return { top: Buffer.from('/'), node: root, paths: found };
 }
 
+/** How many bytes of a folder's path lead to its source, or to itself when it lies in none. */
+export function sourceLength(sources: readonly Buffer[], folder: Buffer): number {
+  for (const source of sources) {
+    const { length } = source;
+    if (folder.length < length || source.compare(folder, 0, length) !== 0) continue;
+    if (folder.length === length || folder[length] === SLASH || source[length - 1] === SLASH) return length;
+  }
+  return folder.length;
+}
+
 /** Attributes of a source or of a folder above one: a symbolic link to a folder counts as that folder. */
 export function sourceStat(path: Buffer, into?: Stat): Stat {
   try {

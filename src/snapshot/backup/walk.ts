@@ -5,11 +5,19 @@
  */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { ENOENT } from '../../posix/errno.ts';
-import { descriptorPath, joinName, listFolder, openFolder, statName } from '../../posix/folder.ts';
+import {
+  descriptorPath,
+  FOLDER_FLAGS,
+  joinName,
+  listFolder,
+  openBeneath,
+  openFolder,
+  statName,
+} from '../../posix/folder.ts';
 import { PosixError } from '../../posix/libc.ts';
-import { emptyStat, type Stat } from '../../posix/stat.ts';
+import { emptyStat, fstat, type Stat } from '../../posix/stat.ts';
 import type { Selection } from './select.ts';
-import { insidePath, type SourceNode, type Sources, sourceStat } from './sources.ts';
+import { insidePath, type SourceNode, type Sources, sourceLength, sourceStat } from './sources.ts';
 
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
@@ -17,8 +25,6 @@ export const S_IFREG = 0o100000;
 export const S_IFLNK = 0o120000;
 export const S_IFSOCK = 0o140000;
 
-/** Longest path that every system call takes. */
-const MAX_PATH = 4095;
 /** The walk lets others run after this many entries. */
 const BREATH = 512;
 const CACHE_TAG = 'CACHEDIR.TAG';
@@ -32,6 +38,8 @@ export interface Folder {
   /** Number in the snapshot, as the handler gave it. */
   readonly inode: number;
   readonly dev: number;
+  /** Its number in the file system when it was met; 0 when it was not. */
+  readonly ino: number;
   /** Open while its entries are walked; -1 for folders of which only named entries are taken. */
   fd: number;
 }
@@ -77,6 +85,7 @@ interface Frame {
   names: string[];
   inodes: number[];
   devs: number[];
+  inos: number[];
   /** Not to be listed (another file system, Rozen's own), sparse. */
   closed: Set<number> | null;
   next: number;
@@ -94,6 +103,7 @@ export function* walk(options: WalkOptions): Generator<void, void, undefined> {
     text: sources.top.toString('latin1'),
     inode: handler.top(sources.top, stat),
     dev: stat.dev,
+    ino: stat.ino,
     fd: -1,
   };
   yield* below(options, top, { node: sources.node, source: sources.node.children === null });
@@ -115,8 +125,12 @@ function isClosed(options: WalkOptions, { path, dev }: Folder): boolean {
   const slash = path.lastIndexOf(0x2f);
   const above = path.subarray(0, Math.max(1, slash));
   try {
-    const parent: Folder = { path: above, text: '', inode: 0, dev: sourceStat(above).dev, fd: -1 };
-    return staysClosed(options, parent, { name: path.toString('latin1', slash + 1), dev, ino: sourceStat(path).ino });
+    const { dev: around } = sourceStat(above);
+    return staysClosed(
+      options,
+      { path: above, text: '', dev: around },
+      { name: path.toString('latin1', slash + 1), dev, ino: sourceStat(path).ino },
+    );
   } catch {
     // What has gone meanwhile is told when it is listed.
     return false;
@@ -150,6 +164,7 @@ function* below(
       text: path.toString('latin1'),
       inode: frame.inodes[at]!,
       dev: frame.devs[at]!,
+      ino: frame.inos[at]!,
       fd: -1,
     };
     if (frame.closed?.has(at)) {
@@ -184,15 +199,25 @@ export function anyBelow(folder: Buffer, fits: (stat: Stat, above: Buffer, name:
   return false;
 }
 
-/** A path of an entry that system calls take: that of its open folder where the absolute one is too long. */
+/**
+ * A path of an entry that system calls take. Through its open folder: the absolute path may be too long, and a symlink may
+ * have come onto it. Costs 1 µs more to follow.
+ */
 export function reachable(folder: Folder, name: string): Buffer {
-  if (folder.path.length + 1 + name.length > MAX_PATH && folder.fd >= 0)
-    return joinName(descriptorPath(folder.fd), name);
-  return joinName(folder.path, name);
+  if (folder.fd < 0 || !linux) return joinName(folder.path, name);
+  if (through.fd !== folder.fd) {
+    through.fd = folder.fd;
+    through.path = descriptorPath(folder.fd);
+  }
+  return joinName(through.path, name);
 }
 
+const linux = process.platform === 'linux';
+/** The last descriptor's path. */
+const through: { fd: number; path: Buffer } = { fd: -1, path: Buffer.alloc(0) };
+
 function newFrame(folder: Folder, children: Map<string, SourceNode> | null): Frame {
-  return { folder, children, names: [], inodes: [], devs: [], closed: null, next: 0 };
+  return { folder, children, names: [], inodes: [], devs: [], inos: [], closed: null, next: 0 };
 }
 
 function* entries(options: WalkOptions, frame: Frame, source: boolean): Generator<void, void> {
@@ -201,7 +226,7 @@ function* entries(options: WalkOptions, frame: Frame, source: boolean): Generato
   let names: string[];
   try {
     if (frame.children === null) {
-      folder.fd = openFolder(source ? insidePath(folder.path) : folder.path);
+      folder.fd = source ? openFolder(insidePath(folder.path)) : openWalked(options, folder);
       names = listFolder(folder.fd, folder.path);
       if (options.excludeCaches && names.includes(CACHE_TAG) && isCache(folder)) names = [CACHE_TAG];
     } else {
@@ -225,6 +250,17 @@ function* entries(options: WalkOptions, frame: Frame, source: boolean): Generato
   }
   yield;
 }
+
+/** Opens a folder that was met, or one that has taken its place; never what a symlink on the way leads to. */
+function openWalked({ sources }: WalkOptions, folder: Folder): number {
+  const fd = openFolder(folder.path);
+  const { dev, ino } = fstat(fd, opened);
+  if (dev === folder.dev && ino === folder.ino) return fd;
+  closeSync(fd);
+  return openBeneath(folder.path, sourceLength(sources.paths, folder.path), FOLDER_FLAGS);
+}
+
+const opened = emptyStat();
 
 function entry(options: WalkOptions, frame: Frame, name: string, stat: Stat): void {
   const { handler } = options;
@@ -257,9 +293,14 @@ function entry(options: WalkOptions, frame: Frame, name: string, stat: Stat): vo
   frame.names.push(name);
   frame.inodes.push(inode);
   frame.devs.push(dev);
+  frame.inos.push(ino);
 }
 
-function staysClosed(options: WalkOptions, folder: Folder, it: { name: string; dev: number; ino: number }): boolean {
+function staysClosed(
+  options: WalkOptions,
+  folder: Pick<Folder, 'path' | 'text' | 'dev'>,
+  it: { name: string; dev: number; ino: number },
+): boolean {
   for (const place of options.untouchable ?? []) {
     if (place.ino !== it.ino || place.dev !== it.dev) continue;
     options.handler.skipped(joinName(folder.path, it.name), place.reason);

@@ -23,13 +23,13 @@ export class XattrReader {
     this.#failed = failed;
   }
 
-  /** Attributes of a path (symlinks not followed), ascending by name. */
-  read(path: Buffer): XattrSet {
+  /** Attributes of a path (symlinks not followed), ascending by name. `shown`: what `failed` is to call it. */
+  read(path: Buffer, shown: () => Buffer = () => path): XattrSet {
     let names: readonly Buffer[];
     try {
       names = listXattrs(path);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#failed(path, error as Error);
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#failed(shown(), error as Error);
       return NONE;
     }
     if (names.length === 0) return NONE;
@@ -44,7 +44,7 @@ export class XattrReader {
         if (key.length < SHARED_SIZE) key += `${name.toString('latin1')}\0${value.length}\0${value.toString('latin1')}`;
         flags |= flagOf(name);
       } catch (error) {
-        this.#failed(path, error as Error);
+        this.#failed(shown(), error as Error);
       }
     }
     if (attributes.length === 0) return NONE;

@@ -8,9 +8,11 @@ import type { FileToStore, StoredFile } from './types.ts';
 
 /** A file stored as the walk saw it, but for `more`. */
 export function answer(file: FileToStore, more: Partial<StoredFile>): StoredFile {
-  const { size, mtimeSec, mtimeNs } = file;
+  const { dev, ino, size, mtimeSec, mtimeNs } = file;
   return {
     status: 'stored',
+    dev,
+    ino,
     size,
     mtimeSec,
     mtimeNs,
@@ -34,15 +36,19 @@ export function answerRead(
   const size = column('actualSize');
   const mtimeSec = column('mtimeSec');
   const mtimeNs = column('mtimeNs');
+  const dev = column('dev');
+  const ino = column('ino');
   const changed = column('status') === STATUS.changed;
   const isOther =
     size !== file.size ||
     mtimeSec !== file.mtimeSec ||
     mtimeNs !== file.mtimeNs ||
-    column('ino') !== file.ino ||
-    column('dev') !== file.dev;
+    ino !== file.ino ||
+    dev !== file.dev;
   return answer(file, {
     ...(changed ? { status: 'changed', error: `it changed during each of ${READS} readings` } : {}),
+    dev,
+    ino,
     size,
     mtimeSec,
     mtimeNs,

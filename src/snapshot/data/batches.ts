@@ -108,6 +108,9 @@ export function describe(slab: Slab, entries: readonly Entry[]): void {
     end += file.path.length;
     const row = i * FILE_WIDTH;
     slab.files[row + FILE.pathEnd] = end;
+    slab.files[row + FILE.trusted] = file.trusted;
+    slab.files[row + FILE.dev] = file.dev;
+    slab.files[row + FILE.ino] = file.ino;
     slab.files[row + FILE.sparse] = file.sparse ? 1 : 0;
   }
 }

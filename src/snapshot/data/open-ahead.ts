@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { willNeedAll } from '../../posix/advice.ts';
+import { openBeneath } from '../../posix/folder.ts';
 
 /** O_NONBLOCK: a fifo that took the file's place must not hang us. */
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
@@ -8,14 +9,23 @@ const NOATIME = constants.O_NOATIME ?? 0;
 /** So many files are open before their turn: of all workers together far fewer than a process may have. */
 const AHEAD = 16;
 
-/** Opens a file to be backed up. */
+/** Opens a file to be backed up. Only its last step is known to be no symlink: what was opened is to be looked at. */
 export function openSource(path: Buffer): number {
+  return openQuietly((flags) => openSync(path, flags));
+}
+
+/** Opens what has replaced a file that was walked. Throws ENOTDIR or ELOOP when a symlink behind `trusted` bytes leads there. */
+export function openReplacement(path: Buffer, trusted: number): number {
+  return openQuietly((flags) => openBeneath(path, trusted, flags));
+}
+
+function openQuietly(open: (flags: number) => number): number {
   try {
-    return openSync(path, OPEN_FLAGS | NOATIME);
+    return open(OPEN_FLAGS | NOATIME);
   } catch (error) {
     // Only the owner may ask for O_NOATIME.
     if ((error as NodeJS.ErrnoException).code !== 'EPERM' || NOATIME === 0) throw error;
-    return openSync(path, OPEN_FLAGS);
+    return open(OPEN_FLAGS);
   }
 }
 

@@ -9,7 +9,7 @@ import { type DataRange, dataRanges } from '../../posix/holes.ts';
 import { emptyStat, fstat, type Stat } from '../../posix/stat.ts';
 import { cutChunk, type Gear } from './chunker.ts';
 import { headLength, isMedia } from './media.ts';
-import { OpenAhead, openSource } from './open-ahead.ts';
+import { OpenAhead, openReplacement, openSource } from './open-ahead.ts';
 import { CHUNK, CHUNK_WIDTH, FILE, FILE_WIDTH, SLAB_CHUNKS, SLAB_DATA, type Slab, STATUS } from './slab.ts';
 
 /** A file that changes while it is read is read this often in all. */
@@ -53,6 +53,16 @@ function isRegular(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFREG;
 }
 
+/** Whether it is not the file that was walked. */
+function isOther(files: Float64Array, row: number, { dev, ino }: Stat): boolean {
+  return files[row + FILE.ino] !== ino || files[row + FILE.dev] !== dev;
+}
+
+function pathOf({ files, paths }: Slab, file: number): Buffer {
+  const start = file === 0 ? 0 : files[(file - 1) * FILE_WIDTH + FILE.pathEnd]!;
+  return Buffer.from(paths.subarray(start, files[file * FILE_WIDTH + FILE.pathEnd]!));
+}
+
 function isSame(a: Stat, b: Stat): boolean {
   return (
     a.size === b.size &&
@@ -94,9 +104,7 @@ export class FileScanner {
   /** Reads `count` files of a slab, one after another into its data. Returns the number of chunks. */
   scan(slabIndex: number, count: number): number {
     const slab = this.#slabs[slabIndex]!;
-    const { files } = slab;
-    const pathEnd = (i: number): number => (i < 0 ? 0 : files[i * FILE_WIDTH + FILE.pathEnd]!);
-    const ahead = new OpenAhead(count, (i) => Buffer.from(slab.paths.subarray(pathEnd(i - 1), pathEnd(i))));
+    const ahead = new OpenAhead(count, (i) => pathOf(slab, i));
     try {
       return this.#scan(slab, count, ahead);
     } finally {
@@ -110,7 +118,7 @@ export class FileScanner {
     let chunks = 0;
     for (let i = 0; i < count; i++) {
       const row = i * FILE_WIDTH;
-      const size = this.#readSmall(slab, row, () => ahead.take(i), fill);
+      const size = this.#readSmall(slab, i, ahead, fill);
       files[row + FILE.media] = 0;
       if (size >= 0) {
         const first = chunks;
@@ -127,14 +135,21 @@ export class FileScanner {
   }
 
   /** Reads one file to `fill`; returns its length, or -1 when there is nothing to store. */
-  #readSmall(slab: Slab, row: number, open: () => number, fill: number): number {
+  #readSmall(slab: Slab, file: number, ahead: OpenAhead, fill: number): number {
     const { files } = slab;
+    const row = file * FILE_WIDTH;
     const room = SLAB_DATA - fill;
     let fd = -1;
     try {
-      fd = open();
+      fd = ahead.take(file);
       for (let retries = 0; ; retries++) {
         const before = fstat(fd, this.#before);
+        if (retries === 0 && isOther(files, row, before)) {
+          const other = openReplacement(pathOf(slab, file), files[row + FILE.trusted]!);
+          closeSync(fd);
+          fd = other;
+          fstat(fd, before);
+        }
         if (!isRegular(before)) return this.#fail(files, row, STATUS.vanished, 0);
         if (before.size > room || files[row + FILE.sparse] === 1) return this.#fail(files, row, STATUS.deferred, 0);
         const got = readFully(fd, slab.data, fill, before.size, 0);
@@ -173,8 +188,14 @@ export class FileScanner {
     files[FILE.chunkEnd] = 0;
     let fd = -1;
     try {
-      fd = openSource(Buffer.from(slab.paths.subarray(0, files[FILE.pathEnd]!)));
+      fd = openSource(pathOf(slab, 0));
       const before = fstat(fd);
+      if (isOther(files, 0, before)) {
+        const other = openReplacement(pathOf(slab, 0), files[FILE.trusted]!);
+        closeSync(fd);
+        fd = other;
+        fstat(fd, before);
+      }
       if (!isRegular(before)) {
         closeSync(fd);
         this.#fail(files, 0, STATUS.vanished, 0);

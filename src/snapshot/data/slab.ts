@@ -22,11 +22,13 @@ export const FILE = {
   /* in */
   pathEnd: 0,
   sparse: 1,
+  trusted: 12,
+  /* in: of the file that was walked; out: of the one that was read */
+  dev: 4,
+  ino: 5,
   /* out */
   status: 2,
   errno: 3,
-  dev: 4,
-  ino: 5,
   actualSize: 6,
   mtimeSec: 7,
   mtimeNs: 8,
@@ -35,7 +37,7 @@ export const FILE = {
   /** 1: its first chunk is the head of a media file. */
   media: 11,
 } as const;
-export const FILE_WIDTH = 12;
+export const FILE_WIDTH = 13;
 
 /** Columns of `Slab.chunks`. */
 export const CHUNK = {

@@ -5,8 +5,13 @@ import type { DedupIndex } from './index.ts';
 
 /** What the walk knows about a regular file whose content may be new. Paths are bytes, as the kernel gave them. */
 export interface FileToStore {
-  /** Absolute path (opened with O_NOFOLLOW). */
+  /** Absolute path. */
   path: Buffer;
+  /**
+   * So many bytes of it may lead through symlinks. What takes the file's place later is read all the same, but not through a
+   * symlink further on: that is nothing of what was walked.
+   */
+  trusted: number;
   /** Folder and name as they shall stand in the archive's records, for salvage. Not NUL-terminated. */
   folder: Buffer;
   name: Buffer;
@@ -42,11 +47,14 @@ type StoredStatus = 'stored' | 'changed' | 'vanished' | 'unreadable';
 export interface StoredFile {
   status: StoredStatus;
   error?: string;
+  /** The very inode that was read. */
+  dev: number;
+  ino: number;
   /** Bytes stored, and the times of the very inode that was read: they may be newer than what the walk saw. */
   size: number;
   mtimeSec: number;
   mtimeNs: number;
-  /** True when size or mtime differ from `FileToStore`: the caller should stat the file again before it writes the inode row. */
+  /** True when size, mtime or inode differ from `FileToStore`: the caller should stat the file again before it writes the inode row. */
   restat: boolean;
   /** Keyed BLAKE3-256 of the whole content (holes count as zeros). Empty when nothing was stored. */
   contentId: Buffer;

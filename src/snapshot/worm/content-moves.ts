@@ -205,7 +205,7 @@ class ContentMoves {
       const child = names.ops.get(op, NAME_OP.record) - 1;
       if (child >= 0) records.set(child, FIELD.parent, old);
     }
-    const folder: Folder = { path, text: path.toString('latin1'), inode: old, dev: 0, fd: -1 };
+    const folder: Folder = { path, text: path.toString('latin1'), inode: old, dev: 0, ino: 0, fd: -1 };
     this.#mergeNames(folder, group);
   }
 
@@ -268,7 +268,7 @@ class ContentMoves {
       const path = own?.subarray(0, own.lastIndexOf(0x2f)) ?? plan.folders[records.get(record, FIELD.folder)]!;
       const inode = records.get(record, FIELD.inode);
       const parent = records.get(record, FIELD.parent);
-      const folder: Folder = { path, text: path.toString('latin1'), inode: parent, dev: 0, fd: -1 };
+      const folder: Folder = { path, text: path.toString('latin1'), inode: parent, dev: 0, ino: 0, fd: -1 };
       const name = this.#name(record).toString('latin1');
       comparison.recognised({ inode, from, folder, name, mode: records.get(record, FIELD.mode) });
     }

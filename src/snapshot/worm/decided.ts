@@ -38,7 +38,7 @@ export async function lookAtDecided(decided: DecidedOptions): Promise<Folder[]> 
     const name = path.toString('latin1', slash + 1);
     const number = inodes.page!.num(INODE.parent, inodes.index);
     const isFile = (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFREG;
-    const folder: Folder = { path: parent, text: parent.toString('latin1'), inode: number, dev: 0, fd: -1 };
+    const folder: Folder = { path: parent, text: parent.toString('latin1'), inode: number, dev: 0, ino: 0, fd: -1 };
     try {
       const stat = lstat(path);
       const it: Displaced = { inode, folder, name, stat };

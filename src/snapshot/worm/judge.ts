@@ -8,6 +8,7 @@ import { RozenError } from '../../errors.ts';
 import { lstat, type Stat } from '../../posix/stat.ts';
 import type { WormPolicy } from '../../repository/snapshot-record.ts';
 import { FIELD, type Plan, STATE } from '../backup/plan.ts';
+import { sourceLength } from '../backup/sources.ts';
 import { describe, type Tally } from '../backup/tally.ts';
 import { S_IFREG } from '../view/attributes.ts';
 import type { ArchivedContent } from './archived.ts';
@@ -104,10 +105,17 @@ export class Judge {
     const { plan, tally, signal } = this.#options;
     const path = plan.pathOf(record);
     tally.progress.current = path;
-    const found = await this.#hasher.hash(path, () => {
+    const { records } = plan;
+    const walked = {
+      dev: records.get(record, FIELD.sourceDev),
+      ino: records.get(record, FIELD.sourceIno),
+      trusted: sourceLength(plan.sources, plan.folders[records.get(record, FIELD.folder)]!),
+    };
+    const tick = (): void => {
       if (signal?.aborted) throw new RozenError('interrupted', 'the backup was interrupted');
       tally.tick();
-    });
+    };
+    const found = await this.#hasher.hash(path, tick, walked);
     if (found.status === 'read') return { contentId: found.contentId, stat: found.stat! };
     const message =
       found.status === 'changing'

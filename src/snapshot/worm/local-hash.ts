@@ -3,7 +3,7 @@ import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { Blake3Stream } from '../../archive/crypto/blake3.ts';
 import { RozenError } from '../../errors.ts';
-import { descriptorPath, joinName, openFolder } from '../../posix/folder.ts';
+import { descriptorPath, joinName, openBeneath, openFolder } from '../../posix/folder.ts';
 import { fstat, type Stat } from '../../posix/stat.ts';
 import { S_IFMT, S_IFREG } from '../view/attributes.ts';
 
@@ -20,6 +20,13 @@ export interface LocalHash {
   error: Error | null;
   contentId: Buffer;
   stat: Stat | null;
+}
+
+/** What the walk saw at a path, of which only the first `trusted` bytes may lead through symlinks. */
+export interface Walked {
+  dev: number;
+  ino: number;
+  trusted: number;
 }
 
 const NOTHING = Buffer.alloc(0);
@@ -40,7 +47,8 @@ export class LocalHasher {
     return this.#zeroId;
   }
 
-  async hash(path: Buffer, tick: () => void = () => {}): Promise<LocalHash> {
+  /** `walked`: another file that stands there now is not read through a symlink that has come since. */
+  async hash(path: Buffer, tick: () => void = () => {}, walked: Walked | null = null): Promise<LocalHash> {
     let fd = -1;
     let folder = -1;
     try {
@@ -51,6 +59,11 @@ export class LocalHasher {
         name = joinName(descriptorPath(folder), path.toString('latin1', slash + 1));
       }
       fd = openSync(name, OPEN_FLAGS);
+      if (walked !== null && !isSame(fstat(fd), walked)) {
+        const other = openBeneath(path, walked.trusted, OPEN_FLAGS);
+        closeSync(fd);
+        fd = other;
+      }
       for (let reads = 1; ; reads++) {
         const before = { ...fstat(fd) };
         if ((before.mode & S_IFMT) !== S_IFREG)
@@ -95,4 +108,8 @@ export class LocalHasher {
     }
     return hash.digest();
   }
+}
+
+function isSame({ dev, ino }: Stat, walked: Walked): boolean {
+  return dev === walked.dev && ino === walked.ino;
 }

@@ -161,7 +161,19 @@ export function describeFile(path: string, more: Partial<FileToStore> = {}): Fil
   const { size, dev, ino, mtimeSec, mtimeNs, blocks } = stat.lstat(bytes);
   const folder = Buffer.from(dirname(path));
   const name = Buffer.from(basename(path));
-  return { path: bytes, folder, name, size, dev, ino, mtimeSec, mtimeNs, sparse: blocks * 512 < size, ...more };
+  return {
+    path: bytes,
+    trusted: folder.length,
+    folder,
+    name,
+    size,
+    dev,
+    ino,
+    mtimeSec,
+    mtimeNs,
+    sparse: blocks * 512 < size,
+    ...more,
+  };
 }
 
 /** Reproducible bytes that do not compress and never repeat. */

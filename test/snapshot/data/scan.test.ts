@@ -2,11 +2,14 @@ import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
+  renameSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -44,6 +47,10 @@ function describeFiles(paths: readonly string[], options: { sparse?: boolean; sl
     slab.paths.set(bytes, end);
     end += bytes.length;
     slab.files[i * FILE_WIDTH + FILE.pathEnd] = end;
+    const { dev = 0, ino = 0 } = lstatSync(path, { throwIfNoEntry: false }) ?? {};
+    slab.files[i * FILE_WIDTH + FILE.dev] = dev;
+    slab.files[i * FILE_WIDTH + FILE.ino] = ino;
+    slab.files[i * FILE_WIDTH + FILE.trusted] = folder.length;
     slab.files[i * FILE_WIDTH + FILE.sparse] = options.sparse === true ? 1 : 0;
   }
 }
@@ -71,9 +78,10 @@ function chunksOf(slabIndex: number, from: number, to: number): Piece[] {
 }
 
 /** Reads a file through `open` and `piece`, as the data writer does. */
-function readWhole(path: string, sparse: boolean) {
+function readWhole(path: string, sparse: boolean, meanwhile = (): void => {}) {
   let slab = 0;
   describeFiles([path], { sparse });
+  meanwhile();
   const pieces: Piece[] = [];
   for (let count = scanner.open(slab); ; count = scanner.piece(slab)) {
     pieces.push(...chunksOf(slab, 0, count));
@@ -192,6 +200,56 @@ describe('scan', () => {
     expect(paths.map((_, i) => status(i))).toEqual(paths.map(() => STATUS.vanished));
     for (const path of paths) {
       expect(readWhole(path, false)).toMatchObject({ status: STATUS.vanished, pieces: [] });
+    }
+  });
+
+  it('reads what has replaced a file, but nothing that a symlink on the way leads to', () => {
+    const names = ['own', 'replaced', 'elsewhere', 'linked', 'up'];
+    const path = (name: string): string => join(folder, 'race', name, 'file');
+    const secret = join(folder, 'secret folder');
+    mkdirSync(secret);
+    writeFileSync(join(secret, 'file'), 'secret');
+    const swaps: Record<string, () => void> = {
+      own: () => {},
+      replaced: () => {
+        writeFileSync(`${path('replaced')}.tmp`, 'new');
+        renameSync(`${path('replaced')}.tmp`, path('replaced'));
+      },
+      elsewhere: () => rmSync(path('elsewhere')),
+      linked: () => {
+        renameSync(join(folder, 'race/linked'), join(folder, 'race/aside'));
+        symlinkSync(secret, join(folder, 'race/linked'));
+      },
+      // Another one of the same source: not where it was walked, either.
+      up: () => {
+        renameSync(join(folder, 'race/up'), join(folder, 'race/aside 2'));
+        symlinkSync('replaced', join(folder, 'race/up'));
+      },
+    };
+    for (const large of [false, true]) {
+      for (const name of names) {
+        mkdirSync(join(folder, 'race', name), { recursive: true });
+        writeFileSync(path(name), name);
+      }
+      const expected = [STATUS.stored, STATUS.stored, STATUS.vanished, STATUS.vanished, STATUS.vanished];
+      if (!large) {
+        describeFiles(names.map(path));
+        for (const name of names) swaps[name]!();
+        scanner.scan(0, names.length);
+        expect(names.map((_, i) => status(i))).toEqual(expected);
+        expect(chunksOf(0, 0, 2).map(({ bytes }) => String(bytes))).toEqual(['own', 'new']);
+      } else {
+        const found = names.map((name) => readWhole(path(name), false, swaps[name]));
+        expect(found.map((it) => it.status)).toEqual(expected);
+        expect(found.map(({ pieces }) => String(Buffer.concat(pieces.map(({ bytes }) => bytes))))).toEqual([
+          'own',
+          'new',
+          '',
+          '',
+          '',
+        ]);
+      }
+      rmSync(join(folder, 'race'), { recursive: true });
     }
   });
 

@@ -1,0 +1,89 @@
+/** What happens to files between the walk and the moment when they are read. */
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { BackupOptions, BackupReport } from '../../src/snapshot/backup/backup-types.ts';
+import { Place, settle } from './machine.ts';
+
+/** A backup during which something happens when the walk is over, and nothing was read. */
+async function backup(
+  place: Place,
+  meanwhile: () => void,
+  options: Partial<BackupOptions> = {},
+): Promise<BackupReport> {
+  let isOver = false;
+  return place.backup(options, {
+    progress: ({ phase }) => {
+      if (phase === 'store' && !isOver) meanwhile();
+      isOver ||= phase === 'store';
+    },
+  });
+}
+
+const problems = (place: Place, report: BackupReport): string[] =>
+  report.problems.map(({ kind, path }) => `${kind} ${path.toString().slice(place.source.length)}`).sort();
+
+describe('a folder in place of which there is a symlink when its files are read', () => {
+  const LARGE = 5 * 1024 * 1024;
+
+  /** Files in `a/b`, and the same names with other content outside, to which a symlink leads. */
+  async function make(): Promise<{ place: Place; swap: (name: string) => void }> {
+    const place = await Place.make();
+    mkdirSync(join(place.source, 'a/b'), { recursive: true });
+    const outside = join(place.folder, 'outside');
+    mkdirSync(join(outside, 'b'), { recursive: true });
+    for (const [name, size] of [
+      ['small', 10],
+      ['large', LARGE],
+    ] as const) {
+      writeFileSync(join(place.source, 'a/b', name), Buffer.alloc(size, 'own'));
+      writeFileSync(join(outside, 'b', name), Buffer.alloc(size, 'other'));
+      writeFileSync(join(outside, name), Buffer.alloc(size, 'other'));
+    }
+    return {
+      place,
+      swap: (name) => {
+        renameSync(join(place.source, name), join(place.folder, 'aside'));
+        symlinkSync(outside, join(place.source, name));
+      },
+    };
+  }
+
+  for (const name of ['a', 'a/b']) {
+    test(`is not followed: ${name}`, async () => {
+      const { place, swap } = await make();
+      const report = await backup(place, () => swap(name));
+      expect(problems(place, report)).toEqual(['vanished /a/b/large', 'vanished /a/b/small']);
+      expect(report).toMatchObject({ bytesNew: 0, archives: 0 });
+      expect([...(await place.read()).entries.keys()]).toEqual(['', '/a', '/a/b']);
+    });
+  }
+
+  test('is not followed in a WORM set either, whatever it accepts', async () => {
+    const { place, swap } = await make();
+    await settle();
+    const options = { mode: 'worm', policy: { onChange: 'accept' } } as const;
+    await place.backup(options);
+    for (const name of ['small', 'large']) writeFileSync(join(place.source, 'a/b', name), `changed ${name}`);
+    // The last one of the folder: then the contents are compared.
+    writeFileSync(join(place.source, 'a/b/z'), '');
+    const report = await place.backup(options, {
+      entry: (path) => {
+        if (path.toString().endsWith('/z')) swap('a');
+      },
+    });
+    expect(problems(place, report)).toEqual(['vanished /a/b/large', 'vanished /a/b/small']);
+    expect(report).toMatchObject({ bytesNew: 0, archives: 0 });
+  });
+});
+
+test('a file that was replaced is read as it is now', async () => {
+  const place = await Place.make();
+  writeFileSync(join(place.source, 'file'), 'old');
+  const report = await backup(place, () => {
+    writeFileSync(join(place.source, 'file.tmp'), 'new content');
+    renameSync(join(place.source, 'file.tmp'), join(place.source, 'file'));
+  });
+  expect(report.problems).toEqual([]);
+  expect(String(await (await place.read()).content('/file'))).toBe('new content');
+});
