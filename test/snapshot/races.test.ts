@@ -1,7 +1,8 @@
 /** What happens to files between the walk and the moment when they are read. */
-import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { linkSync, lstatSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { INODE } from '../../src/archive/tree/schema.ts';
 import type { BackupOptions, BackupReport } from '../../src/snapshot/backup/backup-types.ts';
 import { Place, settle } from './machine.ts';
 
@@ -86,4 +87,75 @@ test('a file that was replaced is read as it is now', async () => {
   });
   expect(report.problems).toEqual([]);
   expect(String(await (await place.read()).content('/file'))).toBe('new content');
+});
+
+describe('a file with several names of which one goes before it is read', () => {
+  const NAMES = ['a/1', 'b/2', 'c/3'];
+
+  async function make(): Promise<{ place: Place; at: (name: string) => string }> {
+    const place = await Place.make();
+    const at = (name: string): string => join(place.source, name);
+    for (const folder of ['a', 'b', 'c']) mkdirSync(at(folder));
+    return { place, at };
+  }
+
+  for (const mode of ['snapshot', 'worm'] as const) {
+    test(`is read by the next one that is still it, in a set of mode ${mode}`, async () => {
+      const { place, at } = await make();
+      writeFileSync(at('a/1'), 'linked');
+      for (const name of ['b/2', 'c/3']) linkSync(at('a/1'), at(name));
+      writeFileSync(at('other'), 'other');
+      const report = await backup(
+        place,
+        () => {
+          unlinkSync(at('a/1'));
+          renameSync(at('other'), at('b/2'));
+        },
+        { mode },
+      );
+      expect(problems(place, report)).toEqual(['vanished /a/1', 'vanished /b/2', 'vanished /other']);
+      const { entries, content } = await place.read();
+      expect([...entries.keys()]).toEqual(['', '/a', '/b', '/c', '/c/3']);
+      expect([report.totalFiles, report.totalBytes]).toEqual([1, 6]);
+      expect(String(await content('/c/3'))).toBe('linked');
+      const { row } = entries.get('/c/3')!;
+      expect([row[INODE.nlink], row[INODE.parent], row[INODE.sourceIno]]).toEqual([
+        1,
+        entries.get('/c')!.inode,
+        lstatSync(at('c/3')).ino,
+      ]);
+      await settle();
+      const next = await place.backup({ mode });
+      expect(next.problems).toEqual([]);
+      expect(next.classes.new.files).toBe(1);
+      expect((await place.read()).entries.get('/c/3')!.inode).toBe(entries.get('/c/3')!.inode);
+    });
+  }
+
+  test('is left out when all have gone', async () => {
+    const { place, at } = await make();
+    writeFileSync(at('a/1'), 'linked');
+    for (const name of ['b/2', 'c/3']) linkSync(at('a/1'), at(name));
+    const report = await backup(place, () => {
+      for (const name of NAMES) unlinkSync(at(name));
+    });
+    expect(problems(place, report)).toEqual(['vanished /a/1', 'vanished /b/2', 'vanished /c/3']);
+    expect([...(await place.read()).entries.keys()]).toEqual(['', '/a', '/b', '/c']);
+  });
+
+  test('has its new content when it was there before, and loses the name by the next run', async () => {
+    const { place, at } = await make();
+    writeFileSync(at('a/1'), 'linked');
+    for (const name of ['b/2', 'c/3']) linkSync(at('a/1'), at(name));
+    await settle();
+    await place.backup();
+    writeFileSync(at('c/3'), 'changed');
+    const report = await backup(place, () => unlinkSync(at('a/1')));
+    expect(problems(place, report)).toEqual(['vanished /a/1']);
+    const { entries, content } = await place.read();
+    expect(String(await content('/b/2'))).toBe('changed');
+    expect(new Set(NAMES.map((name) => entries.get(`/${name}`)!.inode)).size).toBe(1);
+    expect((await place.backup()).problems).toEqual([]);
+    expect([...(await place.read()).entries.keys()]).toEqual(['', '/a', '/b', '/b/2', '/c', '/c/3']);
+  });
 });

@@ -321,6 +321,7 @@ export class Comparison implements WalkHandler {
     const record = this.#links.record(it.stat.dev, it.stat.ino);
     const undecided = record >= 0 && plan.records.is(record, STATE.tentative);
     if (!undecided) events.classified(folder, it.name, { class: same ? 'unchanged' : 'new', mode, size });
+    if (record >= 0 && plan.records.is(record, STATE.linked)) this.#records.link(folder, it.name, record);
     plan.otherNames.get(record)?.push(joinName(folder.path, it.name));
     if (same && !fromNothing) return;
     this.#setName(folder, it.name, { inode: it.inode, stat: it.stat, record, replaces: it.oldInode !== 0 });

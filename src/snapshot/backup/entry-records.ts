@@ -11,7 +11,7 @@ import { newestSeen, versionsCursor } from '../worm/seen.ts';
 import type { ComparisonOptions, WormRules } from './comparison-types.ts';
 import type { Departures } from './departures.ts';
 import { RowComparison } from './old-rows.ts';
-import { FIELD, STATE } from './plan.ts';
+import { FIELD, LINK, STATE } from './plan.ts';
 import { outsidePath } from './sources.ts';
 import { type Folder, reachable, S_IFLNK, S_IFMT, S_IFREG } from './walk.ts';
 import { XattrReader } from './xattr-reader.ts';
@@ -185,17 +185,35 @@ export class EntryRecords {
     const { plan } = this.#options;
     this.#place(folder, name, record);
     plan.reading.push(record);
+    if (plan.records.get(record, FIELD.nlink) > 1) plan.records.mark(record, STATE.linked);
     this.readingBytes += plan.records.get(record, FIELD.size);
   }
 
-  /** Where the file of a record is to be found. */
-  #place(folder: Folder, name: string, record: number): void {
-    const { records, folders, names } = this.#options.plan;
+  /** One more name of a file that is read. */
+  link(folder: Folder, name: string, record: number): void {
+    const { links, names } = this.#options.plan;
+    const row = links.append();
+    links.set(row, LINK.record, record);
+    links.set(row, LINK.folder, this.#placeOf(folder));
+    links.set(row, LINK.parent, folder.inode);
+    links.set(row, LINK.nameAt, names.arena.add(name));
+    links.set(row, LINK.nameLength, name.length);
+  }
+
+  /** The folder's place in `plan.folders`. */
+  #placeOf(folder: Folder): number {
+    const { folders } = this.#options.plan;
     if (this.#placed !== folder) {
       folders.push(folder.path);
       this.#placed = folder;
     }
-    records.set(record, FIELD.folder, folders.length - 1);
+    return folders.length - 1;
+  }
+
+  /** Where the file of a record is to be found. */
+  #place(folder: Folder, name: string, record: number): void {
+    const { records, names } = this.#options.plan;
+    records.set(record, FIELD.folder, this.#placeOf(folder));
     if (records.get(record, FIELD.nameLength) === 0) {
       records.set(record, FIELD.nameAt, names.arena.add(name));
       records.set(record, FIELD.nameLength, name.length);

@@ -7,12 +7,14 @@ import { emptyStat, lstat, type Stat } from '../../posix/stat.ts';
 import { type DataStore, type FileToStore, HOLE, type StoredFile } from '../data/types.ts';
 import type { ArchiveRows } from './archive-rows.ts';
 import type { OldTrees } from './mutations.ts';
+import { OtherNames } from './other-names.ts';
 import { FIELD, type Plan, STATE } from './plan.ts';
 import { sourceLength } from './sources.ts';
 import { describe, type Tally } from './tally.ts';
 import { S_IFMT, S_IFREG } from './walk.ts';
 
 const MAX_PATH = 4095;
+const GONE = 'it is gone';
 
 export interface FeedOptions {
   plan: Plan;
@@ -33,7 +35,12 @@ export class Feed {
   readonly #stat: Stat = emptyStat();
   /** Place in `plan.reading` of the next file. */
   #next = 0;
+  #given = 0;
   #answered = 0;
+  /** Files that were gone by the name they were to be read by, and have others. */
+  #missed: number[] = [];
+  /** Those that are read by another name. */
+  readonly #renamed = new Set<number>();
   #failure: unknown = null;
   #wake: (() => void) | null = null;
 
@@ -47,7 +54,7 @@ export class Feed {
   pump(): void {
     this.#check();
     const { plan, writer } = this.#options;
-    while (this.#next < plan.reading.length && !writer.full) this.#add(this.#next++);
+    while (this.#next < plan.reading.length && !writer.full) this.#add(plan.reading[this.#next++]!);
   }
 
   /** Hands over all the rest and waits until everything is answered. The walk must be over. */
@@ -57,8 +64,13 @@ export class Feed {
       if (writer.full) await writer.ready();
       this.pump();
     }
-    writer.flush();
-    while (this.#answered < plan.reading.length) {
+    await this.#allAnswered();
+    if (this.#missed.length > 0) await this.#readByOtherNames();
+  }
+
+  async #allAnswered(): Promise<void> {
+    this.#options.writer.flush();
+    while (this.#answered < this.#given) {
       this.#check();
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -67,14 +79,32 @@ export class Feed {
     this.#check();
   }
 
+  async #readByOtherNames(): Promise<void> {
+    const { plan, tally, writer } = this.#options;
+    const names = new OtherNames(plan, this.#missed);
+    const gone = (path: Buffer): void => tally.problem({ kind: 'vanished', path, message: GONE });
+    while (this.#missed.length > 0) {
+      for (const record of this.#missed.splice(0)) {
+        if (!names.next(record, gone)) {
+          this.#drop(record);
+          continue;
+        }
+        this.#renamed.add(record);
+        if (writer.full) await writer.ready();
+        this.#add(record);
+      }
+      await this.#allAnswered();
+    }
+  }
+
   #check(): void {
     if (this.#failure !== null) throw this.#failure;
   }
 
-  #add(place: number): void {
+  #add(record: number): void {
     const { plan, tally, writer } = this.#options;
-    const record = plan.reading[place]!;
     const { records } = plan;
+    this.#given++;
     const name = plan.names.arena.string(records.get(record, FIELD.nameAt), records.get(record, FIELD.nameLength));
     const folder = plan.folders[records.get(record, FIELD.folder)]!;
     const size = records.get(record, FIELD.size);
@@ -126,7 +156,7 @@ export class Feed {
     this.#answered++;
     const { progress } = this.#options.tally;
     progress.filesDone++;
-    if (this.#failure === null && this.#answered < this.#options.plan.reading.length) return;
+    if (this.#failure === null && this.#answered < this.#given) return;
     this.#wake?.();
     this.#wake = null;
   }
@@ -134,9 +164,14 @@ export class Feed {
   #take(record: number, file: FileToStore, answer: { stored: StoredFile; path: Buffer }): void {
     const { plan, tally } = this.#options;
     const { stored, path } = answer;
+    if (plan.records.is(record, STATE.linked) && this.#isMissed(record, file, stored)) {
+      this.#missed.push(record);
+      tally.progress.filesDone--;
+      return;
+    }
     tally.progress.bytesDone += file.size;
     if (stored.status === 'vanished' || stored.status === 'unreadable') {
-      const message = stored.status === 'vanished' ? 'it is gone' : (stored.error ?? 'it cannot be read');
+      const message = stored.status === 'vanished' ? GONE : (stored.error ?? 'it cannot be read');
       this.#lost(record, path, { kind: stored.status, message });
       return;
     }
@@ -152,11 +187,18 @@ export class Feed {
       return;
     }
     if (plan.worm) plan.records.set(record, FIELD.content, plan.contents.add(stored.contentId));
-    if (stored.restat || stored.status === 'changed') this.#restat(record, file.path, stored);
+    if (stored.restat || stored.status === 'changed' || this.#renamed.has(record))
+      this.#restat(record, file.path, stored);
     const isFresh = plan.records.is(record, STATE.fresh);
     if (!isFresh && this.#options.old !== null && this.#sameContent(record, stored))
       this.#keepContent(record, file, stored);
     else this.#newContent(record, file, { stored, isFresh });
+  }
+
+  /** Gone by this name, or another one stands there now that is no longer the others' file. */
+  #isMissed(record: number, file: FileToStore, stored: StoredFile): boolean {
+    if (stored.status === 'vanished') return true;
+    return this.#renamed.has(record) && (stored.ino !== file.ino || stored.dev !== file.dev);
   }
 
   #keepContent(record: number, file: FileToStore, stored: StoredFile): void {
@@ -216,12 +258,16 @@ export class Feed {
 
   /** New entries are left out; known ones stay as the snapshot before has them. */
   #lost(record: number, path: Buffer, problem: { kind: 'unreadable' | 'vanished'; message: string }): void {
-    const { plan, tally, old } = this.#options;
+    this.#drop(record);
+    this.#options.tally.problem({ ...problem, path });
+  }
+
+  #drop(record: number): void {
+    const { plan, old } = this.#options;
     const { records } = plan;
     if (old === null || records.is(record, STATE.fresh)) records.mark(record, STATE.dropped);
     else records.set(record, FIELD.state, records.get(record, FIELD.state) & ~STATE.put);
     plan.rewritten.delete(record);
-    tally.problem({ ...problem, path });
   }
 
   /** The file is not what the walk saw: the row gets attributes that belong to the content that was read. */

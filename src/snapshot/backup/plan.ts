@@ -63,6 +63,8 @@ export const STATE = {
   returned: 128,
   /** WORM, a frozen set: a file that is left out unless it turns out, by its content, to be a known one. */
   tentative: 256,
+  /** It is read, and has further names: those that the walk meets are in `plan.links`. */
+  linked: 512,
 } as const;
 
 /** Inode rows to be. */
@@ -204,6 +206,9 @@ class NameChanges {
   }
 }
 
+/** Fields of a further name (hard link) of a file that is read; folder and name as a record has them. */
+export const LINK = { record: 0, folder: 1, parent: 2, nameAt: 3, nameLength: 4 } as const;
+
 /** Fields of an extent of new content; row 0 is a hole. */
 export const PIECE = { offset: 0, length: 1, row: 2, streamOffset: 3 } as const;
 
@@ -279,6 +284,10 @@ export class Plan {
   readonly folders: Buffer[] = [];
   /** Records of files to be read, in walk order. */
   readonly reading: number[] = [];
+  /** Names of new files that had gone when these were read by others, and the bytes that they would stand for. */
+  readonly forgotten = { files: 0, bytes: 0 };
+  /** By LINK. */
+  readonly links = new Columns(5);
   /** Old inodes whose last name is gone. In a WORM set their rows stay. */
   readonly removed: number[] = [];
   /** True for a WORM set: nothing that was stored is ever taken out of the trees. */
@@ -317,7 +326,7 @@ export class Plan {
   /** Files that the walk has met and the snapshot will not have: they could not be read, or the set takes nothing new. */
   leftOut(): { files: number; bytes: number } {
     const { ops } = this.names;
-    const left = { files: 0, bytes: 0 };
+    const left = { ...this.forgotten };
     for (let op = 0; op < ops.count; op++) {
       const record = ops.get(op, NAME_OP.record) - 1;
       if (ops.get(op, NAME_OP.inode) === 0 || record < 0 || !this.records.is(record, STATE.dropped)) continue;
