@@ -4,6 +4,7 @@ import { chmodSync, chownSync, linkSync, mkdirSync, mkdtempSync, renameSync, rmS
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { INODE, INODE_FLAGS } from '../../src/archive/tree/schema.ts';
 import { Place, settle } from './machine.ts';
 import { MemoryLineage, type Run } from './memory-lineage.ts';
 
@@ -144,6 +145,62 @@ test('entries whose attributes cannot be had stay, but for those that moved away
     ]),
   );
   expect((await run()).empty).toBe(true);
+});
+
+describe('attributes that cannot be read', () => {
+  const set = (path: string, value: string): void => {
+    execFileSync('setfattr', ['-n', 'user.a', '-v', value, join(dir, path)]);
+  };
+  const attributes = (path: string): string[] => {
+    const inode = lineage.paths().get(path)!;
+    const found = [...lineage.xattrs(inode)].map(([name, value]) => `${name}=${value}`);
+    expect((lineage.row(inode)![INODE.flags] as number) & INODE_FLAGS.xattrs).toBe(found.length);
+    return found;
+  };
+
+  test('stay as they were', async () => {
+    make('m/file', 'closed');
+    for (const path of ['m', 'closed']) set(path, 'old');
+    await run();
+    for (const path of ['m', 'closed']) close(path);
+    expect((await run()).problems).toEqual(['unreadable /closed', 'unreadable /m', 'unreadable /m']);
+    for (const path of ['/m', '/closed']) expect(attributes(path)).toEqual(['user.a=old']);
+    const again = await run();
+    expect(again.problems).toContain('unreadable /m');
+    expect(again.classes.metadata).toBeUndefined();
+    for (const path of ['/m', '/closed']) expect(attributes(path)).toEqual(['user.a=old']);
+  });
+
+  test('of a folder cost no snapshot more than once', async () => {
+    make('m/file');
+    set('m', 'old');
+    await run();
+    close('m');
+    expect((await run()).empty).toBe(false);
+    expect((await run()).empty).toBe(true);
+    expect((await run()).empty).toBe(true);
+  });
+
+  test.runIf(isRoot)('are read by the next run that can, though nothing else has changed', async () => {
+    make('known/file');
+    set('known', 'old');
+    await run();
+    set('known', 'newer');
+    close('known');
+    await run();
+    expect(attributes('/known')).toEqual(['user.a=old']);
+    lineage.run([dir]);
+    expect(attributes('/known')).toEqual(['user.a=newer']);
+    expect(lineage.run([dir]).empty).toBe(true);
+    mkdirSync(join(dir, 'fresh'));
+    chownSync(join(dir, 'fresh'), 65534, 65534);
+    set('fresh', 'first');
+    close('fresh');
+    await run();
+    expect(attributes('/fresh')).toEqual([]);
+    lineage.run([dir]);
+    expect(attributes('/fresh')).toEqual(['user.a=first']);
+  });
 });
 
 describe.runIf(isRoot)('stored', () => {

@@ -16,6 +16,8 @@ import { outsidePath } from './sources.ts';
 import { type Folder, reachable, S_IFLNK, S_IFMT, S_IFREG } from './walk.ts';
 import { XattrReader } from './xattr-reader.ts';
 
+const XATTR_FLAGS = INODE_FLAGS.xattrs | INODE_FLAGS.accessAcl | INODE_FLAGS.defaultAcl;
+
 /** In place of a record: the entry vanished. */
 export const GONE = -2;
 
@@ -58,7 +60,7 @@ export class EntryRecords {
     const from = it.path ?? reachable(folder, it.name);
     const target = this.#target(folder, it, from);
     if (target === null) return GONE;
-    const record = this.#record(folder, { ...it, from, target });
+    const record = this.#record(folder, { ...it, from, target, oldFlags: null });
     const frozen = this.#worm?.acceptNew === false;
     plan.records.mark(record, STATE.put | STATE.fresh);
     if ((stat.mode & S_IFMT) === S_IFREG) {
@@ -112,11 +114,16 @@ export class EntryRecords {
     }
     const from = it.path ?? reachable(folder, it.name);
     const target = this.#target(folder, it, from) ?? page.slice(INODE.target, row);
-    const record = this.#record(folder, { ...it, from, target });
+    const record = this.#record(folder, { ...it, from, target, oldFlags: fromNothing ? null : flags });
     const { records } = plan;
     records.set(record, FIELD.version, version);
-    if (!sameRow || fromNothing) records.mark(record, STATE.put);
-    if (!sameRow) records.mark(record, STATE.differs);
+    // Where attributes cannot be read, the row has another ctime each time.
+    const ctimeNs = records.get(record, FIELD.ctimeNs);
+    const staysRow =
+      sameRow ||
+      (ctimeNs !== stat.ctimeNs && this.#rows.sameRow(inodes, { ...stat, ctimeNs }, folder.inode) && !isBack);
+    if (!staysRow || fromNothing) records.mark(record, STATE.put);
+    if (!staysRow) records.mark(record, STATE.differs);
     if (moved) records.mark(record, STATE.moved);
     if (returned) records.mark(record, STATE.returned);
     const torn = (flags & INODE_FLAGS.incomplete) !== 0;
@@ -131,7 +138,7 @@ export class EntryRecords {
     if (!sameContent && worm === null) records.set(record, FIELD.version, newVersion);
     if (!mustRead) {
       records.addFlags(record, flags & (INODE_FLAGS.holes | (isBack ? 0 : INODE_FLAGS.diverged)));
-      const what = returned ? 'returned' : moved ? 'moved' : sameRow ? 'unchanged' : 'metadata';
+      const what = returned ? 'returned' : moved ? 'moved' : staysRow ? 'unchanged' : 'metadata';
       events.classified(folder, it.name, { class: what, mode: stat.mode, size: stat.size });
     } else if (stat.size > 0) {
       this.#read(folder, it.name, record);
@@ -143,7 +150,7 @@ export class EntryRecords {
         records.set(record, FIELD.version, newVersion);
         records.mark(record, STATE.put | STATE.content);
       }
-      const what = emptied ? 'changed' : moved ? 'moved' : sameRow ? 'unchanged' : 'metadata';
+      const what = emptied ? 'changed' : moved ? 'moved' : staysRow ? 'unchanged' : 'metadata';
       events.classified(folder, it.name, { class: what, mode: stat.mode, size: 0 });
     }
     return record;
@@ -167,12 +174,22 @@ export class EntryRecords {
     );
   }
 
-  /** `from`: where its attributes are read. */
-  #record(folder: Folder, it: Entry & { from: Buffer; target: Buffer }): number {
+  /**
+   * `from`: where its attributes are read; `oldFlags`: INODE_FLAGS of its row, null when that is not there. Attributes that
+   * cannot be read stay as they were, and the ctime is told a nanosecond off: so the next run looks again.
+   */
+  #record(folder: Folder, it: Entry & { from: Buffer; target: Buffer; oldFlags: number | null }): number {
     const { plan } = this.#options;
     const record = plan.records.add(it.stat, it.inode, folder.inode);
     if (it.target.length > 0) plan.targets.set(record, Buffer.from(it.target));
     const xattrs = this.#xattrs.read(it.from, () => it.path ?? joinName(folder.path, it.name));
+    if (!xattrs.whole) {
+      plan.records.set(record, FIELD.ctimeNs, it.stat.ctimeNs ^ 1);
+      if (it.oldFlags !== null) {
+        plan.records.addFlags(record, it.oldFlags & XATTR_FLAGS);
+        return record;
+      }
+    }
     plan.records.mark(record, STATE.xattrs);
     if (xattrs.attributes.length > 0) {
       plan.xattrs.set(record, xattrs.attributes);

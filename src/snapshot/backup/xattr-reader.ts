@@ -7,9 +7,12 @@ export interface XattrSet {
   attributes: readonly Xattr[];
   /** INODE_FLAGS that say what is there. */
   flags: number;
+  /** False: there may be others, which could not be read. */
+  whole: boolean;
 }
 
-const NONE: XattrSet = { attributes: [], flags: 0 };
+const NONE: XattrSet = { attributes: [], flags: 0, whole: true };
+const UNKNOWN: XattrSet = { ...NONE, whole: false };
 /** Sets up to this size are shared between files that have equal ones. */
 const SHARED_SIZE = 256;
 const SHARED_COUNT = 4096;
@@ -18,7 +21,7 @@ export class XattrReader {
   readonly #shared = new Map<string, XattrSet>();
   readonly #failed: (path: Buffer, error: Error) => void;
 
-  /** `failed` hears of attributes that cannot be read; the others are kept. */
+  /** `failed` hears of attributes that cannot be read. */
   constructor(failed: (path: Buffer, error: Error) => void) {
     this.#failed = failed;
   }
@@ -30,11 +33,12 @@ export class XattrReader {
       names = listXattrs(path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#failed(shown(), error as Error);
-      return NONE;
+      return UNKNOWN;
     }
     if (names.length === 0) return NONE;
     const attributes: Xattr[] = [];
     let flags = 0;
+    let whole = true;
     let key = '';
     for (const name of [...names].sort(Buffer.compare)) {
       try {
@@ -44,12 +48,13 @@ export class XattrReader {
         if (key.length < SHARED_SIZE) key += `${name.toString('latin1')}\0${value.length}\0${value.toString('latin1')}`;
         flags |= flagOf(name);
       } catch (error) {
+        whole = false;
         this.#failed(shown(), error as Error);
       }
     }
-    if (attributes.length === 0) return NONE;
-    const set: XattrSet = { attributes, flags };
-    if (key.length >= SHARED_SIZE) return set;
+    if (attributes.length === 0) return whole ? NONE : UNKNOWN;
+    const set: XattrSet = { attributes, flags, whole };
+    if (!whole || key.length >= SHARED_SIZE) return set;
     const known = this.#shared.get(key);
     if (known !== undefined) return known;
     if (this.#shared.size < SHARED_COUNT) this.#shared.set(key, set);
