@@ -16,7 +16,9 @@ export async function findLost(repository: Repository): Promise<string[]> {
     if (!declared.has(name)) found.add(name);
     return true;
   };
-  await repository.lineagesWith(() => ({ has: note, highest: (tag) => declared.highest(tag) })).all();
+  const lineages = repository.lineagesWith(() => ({ has: note, highest: (tag) => declared.highest(tag) }));
+  await lineages.tops();
+  await lineages.all();
   return [...found].sort();
 }
 

@@ -157,10 +157,8 @@ export class Lineages {
     return found;
   }
 
-  /** Every record, newest first within a lineage, with every link of every chain checked. */
-  async all(tell?: OnProblem): Promise<AnyRecord[]> {
-    const onProblem = tell === undefined ? undefined : once(tell);
-    await this.tops(onProblem);
+  /** Every record, newest first within a lineage, with every link of every chain checked; what `tops` checks is not. */
+  async all(onProblem?: OnProblem): Promise<AnyRecord[]> {
     const names: string[] = [];
     for await (const { name } of this.#options.store.list(SNAPSHOTS_PREFIX)) {
       if (parseSnapshotName(name) !== null) names.push(name);
@@ -367,7 +365,7 @@ function isCorrupt(error: unknown): error is RozenError {
 }
 
 /** The same damage is met on several ways; it is told once. */
-function once(tell: OnProblem): OnProblem {
+export function once(tell: OnProblem): OnProblem {
   const told = new Set<string>();
   return (error, name) => {
     if (told.has(name)) return;

@@ -8,7 +8,7 @@ import { type CommitDraft, recordDraft, type SnapshotSlot } from './draft.ts';
 import { ID_SIZE, KEY_SIZE, TYPE } from './format.ts';
 import { Forwards } from './forwards.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
-import { Lineages, type LineagesOptions, type LineageTop, type OnProblem } from './lineages.ts';
+import { Lineages, type LineagesOptions, type LineageTop, type OnProblem, once } from './lineages.ts';
 import { isLost, Losses } from './losses.ts';
 import { configName, snapshotName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
@@ -294,8 +294,9 @@ export class Repository {
 
   /** All records of all lineages, newest first, with every chain checked from end to end. */
   async records(onProblem?: OnProblem): Promise<AnyRecord[]> {
-    await this.#strangers.genuineHeads(this.#lineages, () => {});
-    const records = await this.#lineages.all(onProblem);
+    const tell = onProblem === undefined ? undefined : once(onProblem);
+    await this.#strangers.genuineHeads(this.#lineages, tell);
+    const records = await this.#lineages.all(tell);
     return records.sort((a, b) => b.timeSec - a.timeSec || b.timeNs - a.timeNs || b.sequence - a.sequence);
   }
 
