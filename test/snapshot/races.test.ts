@@ -1,5 +1,5 @@
 /** What happens to files between the walk and the moment when they are read. */
-import { linkSync, lstatSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { linkSync, lstatSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { INODE } from '../../src/archive/tree/schema.ts';
@@ -75,6 +75,24 @@ describe('a folder in place of which there is a symlink when its files are read'
     });
     expect(problems(place, report)).toEqual(['vanished /a/b/large', 'vanished /a/b/small']);
     expect(report).toMatchObject({ bytesNew: 0, archives: 0 });
+  });
+
+  test('is not followed to a file that somebody has decided on', async () => {
+    const { place, swap } = await make();
+    await settle();
+    await place.backup({ mode: 'worm' });
+    const { inode } = (await place.read()).entries.get('/a/b/small')!;
+    const path = Buffer.from(join(place.source, 'a/b/small'));
+    const decisions = new Map([[inode, { action: 'accept', path }]] as const);
+    swap('a');
+    const report = await place.backup({ mode: 'worm', decisions });
+    expect(problems(place, report)).toEqual(['unreadable /a/b/small']);
+    expect(report).toMatchObject({ bytesRead: 0, bytesNew: 0 });
+    rmSync(join(place.source, 'a'));
+    renameSync(join(place.folder, 'aside'), join(place.source, 'a'));
+    writeFileSync(path, 'decided');
+    expect((await place.backup({ mode: 'worm', decisions })).problems).toEqual([]);
+    expect(String(await (await place.read()).content('/a/b/small'))).toBe('decided');
   });
 });
 

@@ -1,12 +1,15 @@
 /** Looks at the single files and folders that a person has decided on, instead of a walk. */
+import { closeSync } from 'node:fs';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
 import { INODE, TREES, type TreeRoots } from '../../archive/tree/schema.ts';
-import { lstat } from '../../posix/stat.ts';
+import { FOLDER_FLAGS, openBeneath, statName } from '../../posix/folder.ts';
+import { PosixError } from '../../posix/libc.ts';
+import { emptyStat, lstat, type Stat } from '../../posix/stat.ts';
 import type { BackupOptions } from '../backup/backup-types.ts';
 import type { Comparison } from '../backup/compare.ts';
 import type { Displaced } from '../backup/comparison-types.ts';
 import { FIELD, type Plan } from '../backup/plan.ts';
-import { layOutSources } from '../backup/sources.ts';
+import { layOutSources, sourceLength } from '../backup/sources.ts';
 import { type Tally, describe as words } from '../backup/tally.ts';
 import type { Folder } from '../backup/walk.ts';
 import { S_IFMT, S_IFREG } from '../view/attributes.ts';
@@ -40,7 +43,8 @@ export async function lookAtDecided(decided: DecidedOptions): Promise<Folder[]> 
     const isFile = (inodes.page!.num(INODE.mode, inodes.index) & S_IFMT) === S_IFREG;
     const folder: Folder = { path: parent, text: parent.toString('latin1'), inode: number, dev: 0, ino: 0, fd: -1 };
     try {
-      const stat = lstat(path);
+      folder.fd = openBeneath(parent, sourceLength(plan.sources, parent), FOLDER_FLAGS);
+      const stat = statIn(folder, name);
       const it: Displaced = { inode, folder, name, stat };
       if (isFile && (stat.mode & S_IFMT) === S_IFREG) {
         const record = comparison.again(folder, { name, stat, inode });
@@ -49,11 +53,21 @@ export async function lookAtDecided(decided: DecidedOptions): Promise<Folder[]> 
       else puts(it);
     } catch (error) {
       tally.problem({ kind: 'unreadable', path, message: words(error) });
+    } finally {
+      if (folder.fd >= 0) closeSync(folder.fd);
+      folder.fd = -1;
     }
   }
   planRepairs(decided);
   await findNames(decided, linked);
   return comparison.accept(accepted);
+}
+
+function statIn({ fd, path }: Folder, name: string): Stat {
+  const stat = emptyStat();
+  const errno = statName(fd, path, name, stat);
+  if (errno !== 0) throw new PosixError(errno, 'lstat', path);
+  return stat;
 }
 
 /** Files to be read for contents that are stored once more. Their rows stay as they are. */
