@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { configName, GENESIS_NAME, snapshotName } from '../../src/repository/names.ts';
 import { readPin, writePin } from '../../src/repository/pin.ts';
 import { initRepository, openRepository, type Repository } from '../../src/repository/repository.ts';
-import { encodeRecord } from '../../src/repository/snapshot-record.ts';
+import { encodeRecord, sealBody } from '../../src/repository/snapshot-record.ts';
 import { CountingStore } from '../../src/store/counting.ts';
 import { LocalStore } from '../../src/store/local.ts';
 import { expectCode, names } from '../contract/store.ts';
@@ -141,8 +141,11 @@ test('two runs with one writer: the slower is told, both snapshots stay, the lin
   expect(await names(here.store, 'snapshots/')).toHaveLength(2);
 
   // Both passed the check at the same moment: two records of one sequence.
+  const { key: archiveKey, envelope } = await repository.newArchiveKey();
+  const id = randomBytes(16);
+  const sealedBody = sealBody(body, { archiveKey, repositoryId: repository.id, id });
   const fork = encodeRecord(
-    { ...winner, id: randomBytes(16) },
+    { ...winner, id, tree: { ...tree, envelope }, sealedBody },
     { repositoryId: repository.id, signingSecret: repository.writer!.signingSecret },
   );
   await here.store.put(fork.name, fork.bytes);
