@@ -143,7 +143,7 @@ async function putFirstKey(options: InitOptions, bundle: Bundle, genesis: Genesi
       ? await encodeAgeKey(draft, bundle, options.recipients ?? [])
       : await encodePassphraseKey(draft, bundle, options.passphrase);
   await options.store.put(keyName(id), bytes);
-  await refuseOverwriting(options.store, keyName(id), bytes);
+  await refuseOverwriting(options, keyName(id), bytes);
   return id;
 }
 
@@ -151,7 +151,11 @@ async function putFirstKey(options: InitOptions, bundle: Bundle, genesis: Genesi
  * Two machines that make the next config at once must not both believe that they have: some servers ignore the condition. It is
  * tried with an object that is there, so that nothing is left of the trial where the server refuses as it should.
  */
-async function refuseOverwriting(store: ObjectStore, name: string, bytes: Buffer): Promise<void> {
+async function refuseOverwriting(
+  { store, keeping }: Pick<InitOptions, 'store' | 'keeping'>,
+  name: string,
+  bytes: Buffer,
+): Promise<void> {
   try {
     // Other bytes: the same ones would pass for a repeated request.
     await store.put(name, Buffer.concat([bytes, Buffer.of(0)]));
@@ -159,6 +163,8 @@ async function refuseOverwriting(store: ObjectStore, name: string, bytes: Buffer
     if (error instanceof RozenError && error.code === 'exists') return;
     throw error;
   }
+  // With Object Lock nothing is overwritten: each write is a version. There Ceph 16 ignores the condition, elsewhere it does not.
+  if (keeping?.lockDays !== undefined) return store.put(name, bytes);
   // It opens nothing, there is no repository: no matter whether it can be removed.
   await store.delete(name).catch(() => {});
   throw new RozenError('unsupported', `${store.location}: the server overwrites objects although it is told not to`, {

@@ -37,6 +37,19 @@ test('init refuses a server that ignores the condition, and leaves nothing there
   await initRepository({ store: bucket('lost'), recipients: [recipient] });
 });
 
+test('init takes a bucket with Object Lock that keeps each write as a version, with the right key on top', async () => {
+  const { recipient, identityFile } = await quickRepository(here);
+  server.objects.overwrites = true;
+  const store = bucket('versions');
+  try {
+    await initRepository({ store, recipients: [recipient], keeping: { lockDays: 1 } });
+  } finally {
+    server.objects.overwrites = false;
+  }
+  const owner = await openRepository({ store, need: 'owner', credentials: { identityFile } });
+  expect(owner.bundle!.rootSecret).not.toBeNull();
+});
+
 const seen = new Set<string>();
 function isSecondPut(key: string): boolean {
   if (seen.has(key)) return true;

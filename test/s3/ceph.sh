@@ -9,7 +9,7 @@
 # CEPH_PORT (7480), CEPH_DIR (/tmp/rozen-ceph), CEPH_GIB (20; a sparse file). Needs root. One monitor, one OSD on a sparse file, one
 # gateway, all on 127.0.0.1, without cephx. Every wait has an end.
 #
-# Where Ceph 16 differs from AWS: it ignores If-None-Match when parts are joined, gives no ETag then, drops lock headers of
+# Where Ceph 16 differs from AWS: it ignores If-None-Match when parts are joined, and in buckets with Object Lock, gives no ETag then, drops lock headers of
 # CreateMultipartUpload, refuses the trailers of aws-chunked bodies, and keeps storage classes without freezing anything.
 set -euo pipefail
 port=${CEPH_PORT:-7480}
