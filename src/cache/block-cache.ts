@@ -12,7 +12,6 @@
  *
  * All four change in one transaction, so `kill -9` at any moment leaves them agreeing. The budget holds at each insertion.
  */
-
 import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Blake3Stream } from '../archive/crypto/blake3.ts';

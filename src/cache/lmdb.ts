@@ -97,13 +97,13 @@ function inspect(folder: string): void {
   try {
     fd = openSync(path, 'r+');
   } catch {
-    if (free(folder) < ROOM_TO_BEGIN) throw full(folder);
+    requireRoom(folder);
     return;
   }
   try {
     const { size } = fstatSync(fd);
     if (size === 0) {
-      if (free(folder) < ROOM_TO_BEGIN) throw full(folder);
+      requireRoom(folder);
       return;
     }
     const meta = Buffer.alloc(META.length);
@@ -123,6 +123,11 @@ function inspect(folder: string): void {
   } finally {
     closeSync(fd);
   }
+}
+
+/** For a database that is to be begun. */
+function requireRoom(folder: string): void {
+  if (free(folder) < ROOM_TO_BEGIN) throw full(folder);
 }
 
 function invalid(path: string): Error {

@@ -6,7 +6,7 @@ import { closeSync, readFileSync, writeSync } from 'node:fs';
 import module from 'node:module';
 import { entryUrl } from '../entries.ts';
 import { prepareReader } from '../fs/kernel/prepare.ts';
-import { logLine } from '../fs/log-line.ts';
+import { logEvent } from '../fs/log-line.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { asRozenError, errorStack } from './failure.ts';
 import { BUCKET, type MountAnswer, type MountRequest, REQUEST_END } from './mount-request.ts';
@@ -39,10 +39,8 @@ function answer(message: MountAnswer): void {
 
 (module as { enableCompileCache?: () => void }).enableCompileCache?.();
 
-const log = (text: string): void => logLine(`${new Date().toISOString()} ${text}`);
-
 process.on('uncaughtException', (error) => {
-  log(errorStack(error));
+  logEvent(errorStack(error));
   // The server's own exit hook takes the mount away first.
   process.exit(1);
 });
@@ -63,7 +61,7 @@ try {
   process.chdir('/');
   const stop = (): void => {
     void server.stop().then((holders) => {
-      if (holders !== null) log(`unmounted while in use by ${holders}`);
+      if (holders !== null) logEvent(`unmounted while in use by ${holders}`);
     });
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop);
@@ -74,7 +72,7 @@ try {
   process.exit(0);
 } catch (thrown) {
   const error = asRozenError(thrown);
-  log(errorStack(thrown));
+  logEvent(errorStack(thrown));
   answer({ kind: 'failed', code: error.code, message: error.message, hint: error.hint, stack: errorStack(thrown) });
   process.exit(1);
 }

@@ -3,7 +3,7 @@ import { cachedObjects } from '../cache/cached-objects.ts';
 import { openCache } from '../cache/open-cache.ts';
 import { RozenError } from '../errors.ts';
 import { serve } from '../fs/kernel/server.ts';
-import { logLine } from '../fs/log-line.ts';
+import { logEvent } from '../fs/log-line.ts';
 import type { MountOrder, MountServer } from '../fs/serving.ts';
 import type { SnapshotFacts } from '../fs/vfs/catalogue.ts';
 import { type MountHost, openVfsHost, type VfsHostOptions } from '../fs/vfs/host.ts';
@@ -27,7 +27,7 @@ export async function startMount(
   const cache = await openCache(store, {
     folder: request.cacheDir ?? cacheHome(),
     budget: request.cacheBytes ?? undefined,
-    report: (message) => logLine(`${new Date().toISOString()} ${message}`),
+    report: logEvent,
   });
   const opening = await openRepositoryEarly({
     store,

@@ -52,7 +52,8 @@ Examples:
   rozen mount ~/mnt          # then browse ~/mnt/snapshots
   rozen umount ~/mnt
 
-Exit codes: 0 done; 1 failed; 2 usage; 3 done, but some files could not be read; 4 local files are missing or changed\n(verify --against, WORM sets);
+Exit codes: 0 done; 1 failed; 2 usage; 3 done, but some files could not be read; 4 local files are missing or changed
+(verify --against, WORM sets);
 5 corruption found; 6 wrong passphrase or no key; 7 cold data must be thawed first; 130 interrupted.`,
     );
   program.option('-V, --version', 'print the version');

@@ -11,3 +11,8 @@ export function logLine(text: string): void {
     // Nobody is left to hear of it.
   }
 }
+
+/** A line that says when. */
+export function logEvent(text: string): void {
+  logLine(`${new Date().toISOString()} ${text}`);
+}

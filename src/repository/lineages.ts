@@ -2,7 +2,14 @@ import { corrupt, RozenError } from '../errors.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { MAX_SNAPSHOT_RECORD } from './format.ts';
 import type { Losses } from './losses.ts';
-import { lineagePrefix, parseSnapshotName, SNAPSHOTS_PREFIX, type SnapshotNameParts, snapshotName } from './names.ts';
+import {
+  afterLineage,
+  lineagePrefix,
+  parseSnapshotName,
+  SNAPSHOTS_PREFIX,
+  type SnapshotNameParts,
+  snapshotName,
+} from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
 import type { RecordReference } from './pin.ts';
 import { type AnyRecord, decodeRecordBody, decodeRecordOuter, type SnapshotRecord } from './snapshot-record.ts';
@@ -204,8 +211,7 @@ export class Lineages {
         if (last?.tag !== parts.tag) found.push({ tag: parts.tag, sequence: parts.sequence, names: [name] });
         else if (parts.sequence === last.sequence) last.names.push(name);
         else if (listed >= LIST_PAGE) {
-          // Greater than every name of this lineage, smaller than those of the next tag: 'g' follows the hex digits.
-          after = `${lineagePrefix(parts.tag)}g`;
+          after = afterLineage(parts.tag);
           break;
         }
       }
@@ -365,7 +371,8 @@ function isCorrupt(error: unknown): error is RozenError {
 }
 
 /** The same damage is met on several ways; it is told once. */
-export function once(tell: OnProblem): OnProblem {
+export function once(tell: OnProblem | undefined): OnProblem | undefined {
+  if (tell === undefined) return undefined;
   const told = new Set<string>();
   return (error, name) => {
     if (told.has(name)) return;

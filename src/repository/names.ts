@@ -84,6 +84,11 @@ export function lineagePrefix(tag: string): string {
   return `${SNAPSHOTS_PREFIX}${tag}/`;
 }
 
+/** Where a listing goes on behind all records of a lineage: greater than their names ('g' follows the hex digits), smaller than the next tag's. */
+export function afterLineage(tag: string): string {
+  return `${lineagePrefix(tag)}g`;
+}
+
 /** Sequences are inverted (2^64 - 1 - sequence), so that a listing begins with the newest record. */
 export function snapshotName(tag: string, sequence: number, snapshotId: Uint8Array): string {
   return `${lineagePrefix(tag)}${invertSequence(sequence)}-${hex(snapshotId)}.cbor`;

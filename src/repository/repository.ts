@@ -9,7 +9,7 @@ import { ID_SIZE, KEY_SIZE, TYPE } from './format.ts';
 import { Forwards } from './forwards.ts';
 import { fingerprintOf, type Genesis } from './genesis.ts';
 import { Lineages, type LineagesOptions, type LineageTop, type OnProblem, once } from './lineages.ts';
-import { isLost, Losses } from './losses.ts';
+import { Losses } from './losses.ts';
 import { configName, snapshotName } from './names.ts';
 import type { ObjectCache } from './object-cache.ts';
 import { isReadOnlyState, type Pin, type RecordReference, writeCopies, writePin } from './pin.ts';
@@ -277,7 +277,7 @@ export class Repository {
    * stands in; 'untrusted' is always thrown.
    */
   async heads(onProblem?: OnProblem): Promise<SnapshotRecord[]> {
-    const { tops, heads } = await this.#strangers.genuineHeads(this.#lineages, onProblem);
+    const { tops, heads } = await this.#strangers.genuineHeads(this.#lineages, once(onProblem));
     await this.#accept(tops);
     return heads.sort((a, b) => b.timeSec - a.timeSec || b.timeNs - a.timeNs);
   }
@@ -294,7 +294,7 @@ export class Repository {
 
   /** All records of all lineages, newest first, with every chain checked from end to end. */
   async records(onProblem?: OnProblem): Promise<AnyRecord[]> {
-    const tell = onProblem === undefined ? undefined : once(onProblem);
+    const tell = once(onProblem);
     await this.#strangers.genuineHeads(this.#lineages, tell);
     const records = await this.#lineages.all(tell);
     return records.sort((a, b) => b.timeSec - a.timeSec || b.timeNs - a.timeNs || b.sequence - a.sequence);
@@ -457,16 +457,17 @@ export class Repository {
     for (const { tag, records } of tops) {
       const { sequence, id, hash } = records[0]!;
       const pinned = this.#pin.lineages.get(tag);
-      const isOver = pinned !== undefined && (isLost(this.#losses, tag, pinned) || this.#isPassedOver(tag, pinned));
-      if (pinned !== undefined && pinned.sequence >= sequence && !isOver) continue;
+      if (pinned !== undefined && pinned.sequence >= sequence && this.#counts(tag, pinned)) continue;
       this.#pin.lineages.set(tag, { sequence, id, hash });
       changed = true;
     }
     if (changed) this.savePin();
   }
 
-  #isPassedOver(tag: string, { sequence, id }: RecordReference): boolean {
-    return this.#lineages.passesOver(snapshotName(tag, sequence, id));
+  /** Whether a record that was pinned is neither lost nor a stranger's. */
+  #counts(tag: string, { sequence, id }: RecordReference): boolean {
+    const name = snapshotName(tag, sequence, id);
+    return !this.#losses.has(name) && !this.#lineages.passesOver(name);
   }
 
   #hiddenConfig(number: number): RozenError {

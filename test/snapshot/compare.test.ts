@@ -6,7 +6,6 @@ import {
   closeSync,
   linkSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   renameSync,
@@ -16,29 +15,23 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { INODE, INODE_FLAGS } from '../../src/archive/tree/schema.ts';
 import { joinName } from '../../src/posix/folder.ts';
 import { listXattrs } from '../../src/posix/xattr.ts';
 import { FIELD, STATE } from '../../src/snapshot/backup/plan.ts';
 import { makeOddTree } from '../e2e/odd-tree.ts';
 import { differences, MemoryLineage } from './memory-lineage.ts';
+import { TestFolders } from './test-folders.ts';
 
-const root = mkdtempSync(join(tmpdir(), 'rozen-compare-'));
-afterAll(() => {
-  execFileSync('chmod', ['-R', 'u+rwx', root]);
-  rmSync(root, { recursive: true, force: true });
-});
+const folders = new TestFolders('compare');
 
 const isRoot = process.getuid?.() === 0;
-let count = 0;
 let dir: string;
 let lineage: MemoryLineage;
 beforeEach(() => {
-  dir = join(root, String(count++));
-  mkdirSync(dir);
+  dir = folders.make();
   lineage = new MemoryLineage();
 });
 const write = (name: string, content = name): void => writeFileSync(join(dir, name), content);

@@ -1,26 +1,23 @@
 /** Folders that something else replaces after the walk has met them, and before it enters them. */
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { MemoryLineage } from './memory-lineage.ts';
+import { TestFolders } from './test-folders.ts';
 
-const root = mkdtempSync(join(tmpdir(), 'rozen-swapped-'));
-afterAll(() => rmSync(root, { recursive: true, force: true }));
+const folders = new TestFolders('swapped');
 
-let count = 0;
 let dir: string;
 let lineage: MemoryLineage;
 beforeEach(() => {
-  dir = join(root, String(count++));
-  mkdirSync(dir);
+  dir = folders.make();
   lineage = new MemoryLineage();
 });
 const write = (name: string): void => writeFileSync(join(dir, name), name);
 
 describe('a folder that is swapped while the rest is walked', () => {
   const outside = (): string => {
-    const folder = join(root, `outside ${count}`);
+    const folder = folders.free();
     mkdirSync(join(folder, 'b'), { recursive: true });
     writeFileSync(join(folder, 'b', 'secret'), 'secret');
     return folder;
@@ -33,7 +30,7 @@ describe('a folder that is swapped while the rest is walked', () => {
     }
     const link = outside();
     const swap = (name: string): void => {
-      renameSync(join(dir, name), join(root, `aside ${count++}`));
+      renameSync(join(dir, name), folders.free());
       symlinkSync(link, join(dir, name));
     };
     const run = lineage.run([dir], { meanwhile: () => swap('x') });
@@ -51,7 +48,7 @@ describe('a folder that is swapped while the rest is walked', () => {
     const other = outside();
     const run = lineage.run([dir], {
       meanwhile: () => {
-        renameSync(join(dir, 'x'), join(root, `aside ${count++}`));
+        renameSync(join(dir, 'x'), folders.free());
         renameSync(other, join(dir, 'x'));
       },
     });
@@ -65,7 +62,7 @@ describe('a folder that is swapped while the rest is walked', () => {
     symlinkSync('real', join(dir, 'link'));
     const run = lineage.run([join(dir, 'link/source')], {
       meanwhile: () => {
-        renameSync(join(dir, 'real/source/below'), join(root, `aside ${count++}`));
+        renameSync(join(dir, 'real/source/below'), folders.free());
         mkdirSync(join(dir, 'real/source/below'));
         write('real/source/below/other');
       },

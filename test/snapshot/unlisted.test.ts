@@ -1,31 +1,24 @@
 /** Folders and entries that cannot be looked at stay as they were, while what was in them may have moved. */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, linkSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, chownSync, linkSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { INODE, INODE_FLAGS } from '../../src/archive/tree/schema.ts';
 import { Place, settle } from './machine.ts';
 import { MemoryLineage, type Run } from './memory-lineage.ts';
+import { TestFolders } from './test-folders.ts';
 
 const { verify } = (await import(
   new URL('../../dist/snapshot/verify/verify.js', import.meta.url).href
 )) as typeof import('../../src/snapshot/verify/verify.ts');
 
-const root = mkdtempSync(join(tmpdir(), 'rozen-unlisted-'));
-chmodSync(root, 0o755);
-afterAll(() => {
-  execFileSync('chmod', ['-R', 'u+rwx', root]);
-  rmSync(root, { recursive: true, force: true });
-});
+const folders = new TestFolders('unlisted');
 
 const isRoot = process.getuid?.() === 0;
-let count = 0;
 let dir: string;
 let lineage: MemoryLineage;
 beforeEach(() => {
-  dir = join(root, String(count++));
-  mkdirSync(dir);
+  dir = folders.make();
   lineage = new MemoryLineage();
 });
 

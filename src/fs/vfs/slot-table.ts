@@ -7,7 +7,6 @@
  *
  * A torn last line (a crash) is skipped. Two mounts at once take turns by a lock file beside it.
  */
-
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { RozenError } from '../../errors.ts';

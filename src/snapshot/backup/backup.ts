@@ -2,7 +2,6 @@
  * The run of a backup: lock, local state, walk and compare while the data side reads already, then trees and the commit.
  * Whatever ends it early leaves objects that nothing refers to and a spool from which the next run goes on.
  */
-
 import { dirname } from 'node:path';
 import { setImmediate as breathe } from 'node:timers/promises';
 import type { PageSource } from '../../archive/tree/read.ts';

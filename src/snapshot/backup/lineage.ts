@@ -1,10 +1,9 @@
 /** A set on this machine: its lock, its place in the store, and local state that agrees with it. */
-
 import { join } from 'node:path';
 import { RozenError } from '../../errors.ts';
 import { lockFile } from '../../posix/lock.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
-import type { Repository, SnapshotSlot } from '../../repository/repository.ts';
+import type { Repository, SnapshotRecord, SnapshotSlot } from '../../repository/repository.ts';
 import { type LineageState, LocalState, StateDamaged } from './local-state.ts';
 import { readBack } from './read-back.ts';
 
@@ -94,7 +93,7 @@ async function agree({ repository, set, signal }: LineageOptions, local: LocalSt
   local.clear();
   const newest = await newestGeneration(repository, set);
   if (newest.slot.base === null) {
-    const wasWorm = await isWormElsewhere(repository, set);
+    const wasWorm = (await wormHeads(repository, set)).length > 0;
     const gone = state === null ? [] : ['the snapshots that the state on this machine stood on are gone'];
     const begins = wasWorm
       ? [`'${set}' is a WORM set; this machine had no snapshot of it, and begins with this one`]
@@ -121,10 +120,10 @@ async function agree({ repository, set, signal }: LineageOptions, local: LocalSt
   };
 }
 
-/** Whether another machine has the set, as a WORM set. The mode of a set is chosen once. */
-async function isWormElsewhere(repository: Repository, set: string): Promise<boolean> {
+/** Of a WORM set, the newest snapshot of each machine that feeds it, told without a key. The mode of a set is chosen once. */
+export async function wormHeads(repository: Repository, set: string): Promise<SnapshotRecord[]> {
   const heads = await repository.heads(() => {});
-  return heads.some((head) => head.worm === true && repository.isOfSet(head, set));
+  return heads.filter((head) => head.worm === true && repository.isOfSet(head, set));
 }
 
 async function newestGeneration(

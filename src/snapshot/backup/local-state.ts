@@ -9,7 +9,6 @@
  *
  * Names and attributes stand here in the clear, in files of mode 600 (docs/SECURITY.md).
  */
-
 import { rmSync } from 'node:fs';
 import { decodeCbor, encodeCbor } from '../../archive/cbor.ts';
 import { emptyRoots, type PagePointer, TREE_NAMES, type TreeName, type TreeRoots } from '../../archive/tree/schema.ts';

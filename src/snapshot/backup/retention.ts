@@ -3,15 +3,14 @@
 import { KIND_DATA } from '../../archive/format.ts';
 import { Cursor, type PageSource } from '../../archive/tree/read.ts';
 import { ARCHIVE, TREES, type TreeRoot } from '../../archive/tree/schema.ts';
+import { storedArchives } from '../../repository/archive-listing.ts';
 import { ID_SIZE } from '../../repository/format.ts';
 import {
+  afterLineage,
   archiveName,
   CONFIG_PREFIX,
-  DATA_PREFIX,
-  dataName,
   FORWARD_PREFIX,
   GENESIS_NAME,
-  INDEX_PREFIX,
   indexName,
   KEYS_PREFIX,
   lineagePrefix,
@@ -41,14 +40,14 @@ export async function retainArchives(repository: Repository, { old, added }: Nee
   await forwards.refresh();
   const names = await listNames(store, [CONFIG_PREFIX, KEYS_PREFIX, FORWARD_PREFIX]);
   names.add(GENESIS_NAME);
-  const merged = forwards.records.length === 0 ? null : await listNames(store, [DATA_PREFIX, INDEX_PREFIX]);
+  const merged = forwards.records.length === 0 ? null : await storedArchives(repository);
   const add = ({ id, kind }: Pick<ArchiveFacts, 'id' | 'kind'>): void => {
     let needed = id;
     if (kind === KIND_DATA && merged !== null) {
       // Of what was merged, the last archive that holds its content is needed, and the records that lead there. One that a compaction has
       // not put whole yet, or never will, keeps nothing: what went into it does.
-      const isWhole = (place: Uint8Array): boolean => merged.has(dataName(place)) && merged.has(indexName(place));
-      needed = forwards.places(id).findLast(({ target }) => isWhole(target.id))?.target.id ?? id;
+      const isWhole = (key: string): boolean => merged.data.has(key) && merged.index.has(key);
+      needed = forwards.places(id).findLast(({ target }) => isWhole(target.id.toString('hex')))?.target.id ?? id;
     }
     names.add(archiveName(kind, needed));
     if (kind === KIND_DATA) names.add(indexName(needed));
@@ -96,8 +95,7 @@ async function lineageTags(store: ObjectStore): Promise<string[]> {
     if (first === null) return tags;
     const { tag } = parseSnapshotName(first)!;
     tags.push(tag);
-    // Greater than every name of this lineage, smaller than those of the next tag: 'g' follows the hex digits.
-    after = `${lineagePrefix(tag)}g`;
+    after = afterLineage(tag);
   }
 }
 

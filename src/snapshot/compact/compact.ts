@@ -2,19 +2,19 @@
  * The run of a compaction. It may be killed at any moment, run beside backups, readers and other compactions, and end early:
  * snapshots go on naming the archives that were merged, and the forward records lead from there (docs/FORMAT-REPOSITORY.md §8).
  */
-
 import { join } from 'node:path';
 import type { ArchiveFacts } from '../../cache/archives.ts';
 import { RozenError } from '../../errors.ts';
 import { lockFile } from '../../posix/lock.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
+import { storedArchives } from '../../repository/archive-listing.ts';
 import { dataName } from '../../repository/names.ts';
 import { putMissingIndexes } from './complete.ts';
 import { mergeArchives, SourceDamaged } from './merge.ts';
 import { type Plan, planMerges, smallArchives } from './plan.ts';
 import { removeMerged } from './remove.ts';
 import { deliverMerged, recoverMerges } from './spool.ts';
-import { namedArchives, plainArchives, storedArchives } from './survey.ts';
+import { namedArchives, plainArchives } from './survey.ts';
 import type { CompactListener, CompactOptions, CompactReport } from './types.ts';
 
 export type * from './types.ts';

@@ -5,12 +5,12 @@
 import { hotIndexObject, memorySource, openArchive, parseHotIndex } from '../../archive/reader.ts';
 import { verifyTrailer } from '../../archive/trailer.ts';
 import { corrupt, RozenError } from '../../errors.ts';
+import { storedArchives } from '../../repository/archive-listing.ts';
 import type { ForwardRecord } from '../../repository/forward-record.ts';
 import { dataName, forwardName, indexName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { deliverIndex } from '../data/deliver.ts';
 import { DAMAGE, INDEX_LIMIT } from './merge.ts';
-import { storedArchives } from './survey.ts';
 
 export interface CompleteOptions {
   repository: Repository;

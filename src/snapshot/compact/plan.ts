@@ -1,8 +1,9 @@
 /** Which small archives are merged with which. */
 import type { ArchiveFacts } from '../../cache/archives.ts';
+import type { StoredArchives } from '../../repository/archive-listing.ts';
 import { MAX_FORWARDED } from '../../repository/format.ts';
 import type { Forwards } from '../../repository/forwards.ts';
-import type { NamedArchives, StoredArchives } from './survey.ts';
+import type { NamedArchives } from './survey.ts';
 
 export interface Plan {
   /** What becomes one archive each. */

@@ -2,9 +2,9 @@
 import { KIND_DATA } from '../../archive/format.ts';
 import { type ArchiveFacts, OpenArchives } from '../../cache/archives.ts';
 import { RozenError } from '../../errors.ts';
+import type { StoredArchives } from '../../repository/archive-listing.ts';
 import { dataName, FORWARD_PREFIX, indexName, parseForwardName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
-import type { StoredArchives } from './survey.ts';
 import type { Amount, CompactReport } from './types.ts';
 
 export interface RemoveOptions {

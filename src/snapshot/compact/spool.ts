@@ -8,7 +8,6 @@
  * nothing refers to an archive that is not whole, and no backup deduplicates against one whose record may never come. Where the spool is lost
  * after the record, any other machine puts the index (complete.ts).
  */
-
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { asMap, decodeCbor, encodeCbor } from '../../archive/cbor.ts';

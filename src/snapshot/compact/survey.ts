@@ -6,9 +6,8 @@ import { ARCHIVE, HISTORY, TREES } from '../../archive/tree/schema.ts';
 import type { ArchiveFacts } from '../../cache/archives.ts';
 import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
-import { DATA_PREFIX, INDEX_PREFIX, parseArchiveName } from '../../repository/names.ts';
+import type { StoredArchives } from '../../repository/archive-listing.ts';
 import type { Repository, SnapshotRecord } from '../../repository/repository.ts';
-import type { ObjectInfo } from '../../store/object-store.ts';
 import { SnapshotOpener } from '../view/place.ts';
 
 /** Data archives that snapshots refer to, oldest first within a lineage, one lineage after another. */
@@ -82,27 +81,6 @@ async function take(
     if (!named.has(id)) named.set(id, facts);
   }
   for (const id of history) covered.add(id);
-}
-
-export interface StoredArchives {
-  /** Data archives by id. */
-  data: ReadonlyMap<string, ObjectInfo>;
-  /** Hot indexes, by id too. */
-  index: ReadonlyMap<string, ObjectInfo>;
-}
-
-export async function storedArchives({ store }: Repository): Promise<StoredArchives> {
-  const data = new Map<string, ObjectInfo>();
-  const index = new Map<string, ObjectInfo>();
-  for await (const info of store.list(DATA_PREFIX)) {
-    const parts = parseArchiveName(info.name);
-    if (parts !== null) data.set(parts.id.toString('hex'), info);
-  }
-  for await (const info of store.list(INDEX_PREFIX)) {
-    const parts = parseArchiveName(info.name);
-    if (parts !== null) index.set(parts.id.toString('hex'), info);
-  }
-  return { data, index };
 }
 
 /** An AHDR frame with some recipients. */

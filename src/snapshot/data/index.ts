@@ -7,7 +7,6 @@
  *   numbers   archive id 16  →  number u32 LE
  *   meta      'next' → the next number u32 LE. Numbers are never used twice.
  */
-
 import { chmodSync } from 'node:fs';
 import { asMap, decodeCbor, encodeCbor, field } from '../../archive/cbor.ts';
 import { ARCHIVE_ID_SIZE, HASH_SIZE, KIND_DATA, MAX_ENVELOPE, MAX_INDEX_BODY } from '../../archive/format.ts';
@@ -17,7 +16,8 @@ import type { SealedArchive } from '../../archive/writer.ts';
 import { inWords, type LmdbDatabase, type LmdbRoot, openLmdb } from '../../cache/lmdb.ts';
 import { corrupt, RozenError } from '../../errors.ts';
 import { makeFolders } from '../../posix/make-folders.ts';
-import { DATA_PREFIX, dataName, INDEX_PREFIX, indexName, parseArchiveName } from '../../repository/names.ts';
+import { listArchives } from '../../repository/archive-listing.ts';
+import { DATA_PREFIX, dataName, INDEX_PREFIX, indexName } from '../../repository/names.ts';
 import type { Repository } from '../../repository/repository.ts';
 
 /** Where a chunk lies. */
@@ -145,37 +145,33 @@ export class DedupIndex {
    */
   async sync(): Promise<SyncResult> {
     const result: SyncResult = { added: 0, removed: 0, lost: [], ignored: [] };
-    const present = new Map<string, { name: string; id: Buffer }>();
-    for await (const { name } of this.#repository.store.list(INDEX_PREFIX)) {
-      const parts = parseArchiveName(name);
-      if (parts !== null) present.set(parts.id.toString('hex'), { name, id: parts.id });
-    }
+    const { forwards, store } = this.#repository;
+    const present = await listArchives(store, INDEX_PREFIX);
     // Listed afterwards: an archive is stored before its index is.
-    const sizes = await this.#storedSizes();
+    const data = await listArchives(store, DATA_PREFIX);
     // Asked afterwards: the record of a merge stands before the index object of what was made.
-    const { forwards } = this.#repository;
     await forwards.refresh();
     const merged: string[] = [];
-    for (const [key, { id }] of present) {
-      const target = forwards.known(id)?.target.id.toString('hex');
+    for (const key of present.keys()) {
+      const target = forwards.known(idOf(key))?.target.id.toString('hex');
       if (target !== undefined && present.has(target)) merged.push(key);
     }
     const wanted = new Map(present);
     for (const key of merged) wanted.delete(key);
-    for (const [key, { id }] of wanted) {
-      const number = this.numberOf(id);
-      const size = sizes.get(key);
+    for (const key of wanted.keys()) {
+      const number = this.numberOf(idOf(key));
+      const size = data.get(key)?.size;
       if (size !== undefined && (number === undefined || this.archive(number)?.size === size)) continue;
-      result.lost.push(dataName(id));
+      result.lost.push(dataName(idOf(key)));
       wanted.delete(key);
       present.delete(key);
     }
-    const missing = [...wanted.entries()].filter(([, { id }]) => this.numberOf(id) === undefined);
+    const missing = [...wanted.entries()].filter(([key]) => this.numberOf(idOf(key)) === undefined);
     const work = missing.values();
     const fetcher = async (): Promise<void> => {
       for (const [key, { name }] of work) {
         try {
-          await this.#load(name, sizes.get(key)!);
+          await this.#load(name, data.get(key)!.size);
           result.added++;
         } catch (error) {
           if (!(error instanceof RozenError) || !IGNORED.has(error.code)) throw error;
@@ -187,7 +183,7 @@ export class DedupIndex {
     // What was merged goes once its chunks are known from where they lie now: then nothing refers to it any more.
     const kept = new Set(present.keys());
     for (const key of merged) {
-      const target = forwards.known(Buffer.from(key, 'hex'))!.target;
+      const target = forwards.known(idOf(key))!.target;
       if (this.numberOf(target.id) !== undefined) kept.delete(key);
     }
     result.removed = this.#removeAllBut(kept, (id) => forwards.known(id) !== null);
@@ -197,16 +193,6 @@ export class DedupIndex {
 
   async close(): Promise<void> {
     await this.#root.close();
-  }
-
-  /** Sizes of the data archives that are there, by id in hex. */
-  async #storedSizes(): Promise<Map<string, number>> {
-    const sizes = new Map<string, number>();
-    for await (const { name, size } of this.#repository.store.list(DATA_PREFIX)) {
-      const parts = parseArchiveName(name);
-      if (parts !== null) sizes.set(parts.id.toString('hex'), size);
-    }
-    return sizes;
   }
 
   async #load(name: string, storedSize: number): Promise<void> {
@@ -309,6 +295,10 @@ export class DedupIndex {
     for (const _ of this.#archives.getKeys({ limit: 1 })) return false;
     return true;
   }
+}
+
+function idOf(key: string): Buffer {
+  return Buffer.from(key, 'hex');
 }
 
 /** Everything else (the network, the disk, no key) stops the sync. */

@@ -17,7 +17,6 @@ export const READS = 3;
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
-
 /** Zeros hashed in one go, and in one piece: a hole of a terabyte must not stop the worker for minutes. */
 const ZEROS = new Uint8Array(256 * 1024);
 const ZEROS_PER_PIECE = 512 * 1024 * 1024;
@@ -53,9 +52,16 @@ function isRegular(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFREG;
 }
 
-/** Whether it is not the file that was walked. */
-function isOther(files: Float64Array, row: number, { dev, ino }: Stat): boolean {
-  return files[row + FILE.ino] !== ino || files[row + FILE.dev] !== dev;
+/** Attributes of an open file, into `stat`; opened anew when it is not the one that was walked. The caller goes on with the descriptor that this answers. */
+function statWalked(slab: Slab, file: number, fd: number, stat: Stat): number {
+  const { files } = slab;
+  const row = file * FILE_WIDTH;
+  const { dev, ino } = fstat(fd, stat);
+  if (files[row + FILE.ino] === ino && files[row + FILE.dev] === dev) return fd;
+  const other = openReplacement(pathOf(slab, file), files[row + FILE.trusted]!);
+  closeSync(fd);
+  fstat(other, stat);
+  return other;
 }
 
 function pathOf({ files, paths }: Slab, file: number): Buffer {
@@ -142,14 +148,10 @@ export class FileScanner {
     let fd = -1;
     try {
       fd = ahead.take(file);
+      const before = this.#before;
+      fd = statWalked(slab, file, fd, before);
       for (let retries = 0; ; retries++) {
-        const before = fstat(fd, this.#before);
-        if (retries === 0 && isOther(files, row, before)) {
-          const other = openReplacement(pathOf(slab, file), files[row + FILE.trusted]!);
-          closeSync(fd);
-          fd = other;
-          fstat(fd, before);
-        }
+        if (retries > 0) fstat(fd, before);
         if (!isRegular(before)) return this.#fail(files, row, STATUS.vanished, 0);
         if (before.size > room || files[row + FILE.sparse] === 1) return this.#fail(files, row, STATUS.deferred, 0);
         const got = readFully(fd, slab.data, fill, before.size, 0);
@@ -189,13 +191,8 @@ export class FileScanner {
     let fd = -1;
     try {
       fd = openSource(pathOf(slab, 0));
-      const before = fstat(fd);
-      if (isOther(files, 0, before)) {
-        const other = openReplacement(pathOf(slab, 0), files[FILE.trusted]!);
-        closeSync(fd);
-        fd = other;
-        fstat(fd, before);
-      }
+      const before = emptyStat();
+      fd = statWalked(slab, 0, fd, before);
       if (!isRegular(before)) {
         closeSync(fd);
         this.#fail(files, 0, STATUS.vanished, 0);

@@ -9,7 +9,6 @@
  * is cut off, writing goes on. A .roz with its tail: it is sealed, and only has to be stored. No .roz but a .rix: the store
  * has the data, the index is missing.
  */
-
 import {
   closeSync,
   constants,

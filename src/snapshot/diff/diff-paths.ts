@@ -1,8 +1,7 @@
 import { retrying } from '../../cache/snapshot-reader.ts';
-import { corrupt } from '../../errors.ts';
 import { compareEntries, isFolder } from '../backup/compare-entries.ts';
-import { InodeSet } from '../backup/inode-set.ts';
 import { type Attributes, InodeLookup } from '../view/attributes.ts';
+import { EnteredFolders } from '../view/entered-folders.ts';
 import { type Entry, EntryWalk, entryPath, forEachStep } from '../view/entry-walk.ts';
 import type { Change, SnapshotPlace } from './difference.ts';
 
@@ -85,7 +84,7 @@ function sizeOf(attributes: Attributes): number | null {
 class Side {
   readonly #place: SnapshotPlace;
   readonly #inodes: InodeLookup;
-  readonly #listed = new InodeSet();
+  readonly #listed = new EnteredFolders();
 
   constructor(place: SnapshotPlace) {
     this.#place = place;
@@ -97,8 +96,7 @@ class Side {
   }
 
   async list(inode: number): Promise<Listed[]> {
-    if (this.#listed.has(inode)) throw corrupt(`folder ${inode} has more than one name`);
-    this.#listed.add(inode);
+    this.#listed.enter(inode);
     const entries: Listed[] = [];
     await this.#walk(new EntryWalk(this.#place.reader, inode, { recursive: false }), (entry) => {
       entries.push({ name: Buffer.from(entry.name), inode: entry.inode });

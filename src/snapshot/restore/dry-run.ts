@@ -1,11 +1,11 @@
 /** What a restore would do, by looking only. */
 import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
-import { corrupt, RozenError } from '../../errors.ts';
+import { RozenError } from '../../errors.ts';
 import { cName, openFolderAt } from '../../posix/at.ts';
 import { descriptorPath } from '../../posix/folder.ts';
 import { emptyStat, statAt } from '../../posix/stat.ts';
-import { InodeSet } from '../backup/inode-set.ts';
 import { type Attributes, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../view/attributes.ts';
+import { EnteredFolders } from '../view/entered-folders.ts';
 import { Occupied } from './occupied.ts';
 import { describe, emptyReport, isDamage } from './report.ts';
 import type { RestoreClass, RestoreListener, RestoreOptions, RestoreReport } from './types.ts';
@@ -72,8 +72,8 @@ export async function look(options: RestoreOptions, listener: RestoreListener): 
   const root: Level = { path: Buffer.alloc(0), inode: place.inode, fd: top, subfolders: [] };
   /** Levels whose sub-folders are being visited; their descriptors are open. */
   const levels: Level[] = [];
-  const visited = new InodeSet();
-  visited.add(place.inode);
+  const entered = new EnteredFolders();
+  entered.enter(place.inode);
   const visit = async (level: Level): Promise<void> => {
     levels.push(level);
     if (signal?.aborted) throw new RozenError('interrupted', 'restore was interrupted');
@@ -107,11 +107,12 @@ export async function look(options: RestoreOptions, listener: RestoreListener): 
         continue;
       }
       const path = Buffer.concat([level.path, next.name]);
-      if (visited.has(next.inode)) {
-        failed(path, corrupt(`folder ${next.inode} has more than one name`));
+      try {
+        entered.enter(next.inode);
+      } catch (error) {
+        failed(path, error);
         continue;
       }
-      visited.add(next.inode);
       await visit({
         path: Buffer.concat([path, SLASH]),
         inode: next.inode,

@@ -2,7 +2,6 @@
  * The folders of the target. Each is reached from its parent by descriptor and never through a symlink; a bounded number
  * is open at a time. A folder gets its owner, attributes, mode and time when all that belongs into it is done.
  */
-
 import { chmodSync, closeSync, constants, fchmodSync, fchownSync, mkdirSync, openSync } from 'node:fs';
 import { closeDescriptor, openFolderAt, openPathAt, setModified } from '../../posix/at.ts';
 import { EACCES, EEXIST, ELOOP, ENOTDIR } from '../../posix/errno.ts';

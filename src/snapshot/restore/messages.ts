@@ -1,5 +1,4 @@
 /** What goes between the main thread and the workers of a restore. A batch is two arrays, whatever it holds. */
-
 import type { ArchiveAccess } from '../../cache/frames.ts';
 import type { ErrorCode } from '../../errors.ts';
 import type { Wanted, Xattr } from './settle.ts';

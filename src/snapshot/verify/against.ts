@@ -2,18 +2,18 @@
 import { closeSync, readlinkSync } from 'node:fs';
 import { INODE_FLAGS } from '../../archive/tree/schema.ts';
 import { retrying, type SnapshotReader } from '../../cache/snapshot-reader.ts';
-import { corrupt, RozenError } from '../../errors.ts';
+import { RozenError } from '../../errors.ts';
 import { joinName, listFolder, openFolder } from '../../posix/folder.ts';
 import { reasonOf } from '../../posix/reason.ts';
 import { lstat, type Stat } from '../../posix/stat.ts';
 import type { Repository } from '../../repository/repository.ts';
 import { xattrs } from '../backup/compare-entries.ts';
-import { InodeSet } from '../backup/inode-set.ts';
 import { KEPT_NAME } from '../backup/kept-files.ts';
 import { XattrReader } from '../backup/xattr-reader.ts';
 import { differingFields, isIdle } from '../diff/difference.ts';
 import { type Attributes, InodeLookup, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import { ContentReader } from '../view/content.ts';
+import { EnteredFolders } from '../view/entered-folders.ts';
 import { EntryWalk, forEachStep } from '../view/entry-walk.ts';
 import type { OpenPlace } from '../view/place.ts';
 import type { AgainstListener, AgainstReport, Divergence, DivergenceKind } from './against-types.ts';
@@ -76,7 +76,7 @@ class Comparison {
   readonly #reader: SnapshotReader;
   readonly #options: AgainstOptions;
   readonly #listener: AgainstListener;
-  readonly #entered = new InodeSet();
+  readonly #entered = new EnteredFolders();
   readonly #inodes: InodeLookup;
   readonly #missing: Missing[] = [];
   readonly #extra: Extra[] = [];
@@ -180,8 +180,7 @@ class Comparison {
   }
 
   async #entries(inode: number): Promise<{ name: Buffer; attributes: Attributes }[]> {
-    if (this.#entered.has(inode)) throw corrupt(`folder ${inode} has more than one name`);
-    this.#entered.add(inode);
+    this.#entered.enter(inode);
     const found: { name: Buffer; inode: number }[] = [];
     const walk = new EntryWalk(this.#reader, inode, { recursive: false });
     await forEachStep(

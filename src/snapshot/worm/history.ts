@@ -3,6 +3,7 @@ import { Cursor } from '../../archive/tree/read.ts';
 import { INODE_FLAGS, TREES, VERSION } from '../../archive/tree/schema.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import { RozenError } from '../../errors.ts';
+import { joinPath } from '../diff/difference.ts';
 import { type Attributes, InodeLookup, S_IFDIR, S_IFMT, S_IFREG } from '../view/attributes.ts';
 import type { SnapshotInfo } from '../view/listing.ts';
 import { openPlace, type SnapshotOpener } from '../view/place.ts';
@@ -116,8 +117,7 @@ async function namesOf(reader: SnapshotReader, attributes: Attributes): Promise<
 }
 
 function joined(path: readonly Buffer[]): Buffer {
-  if (path.length === 0) return SLASH;
-  return Buffer.concat(path.flatMap((name) => [SLASH, name]));
+  return Buffer.concat([SLASH, joinPath(path)]);
 }
 
 const SLASH = Buffer.from('/');

@@ -3,7 +3,7 @@ import { Cursor } from '../../archive/tree/read.ts';
 import { INODE, NAME, TREES, VERSION } from '../../archive/tree/schema.ts';
 import type { SnapshotReader } from '../../cache/snapshot-reader.ts';
 import type { Repository } from '../../repository/repository.ts';
-import { canRead } from '../backup/lineage.ts';
+import { canRead, wormHeads } from '../backup/lineage.ts';
 import { splitPath } from '../view/naming.ts';
 import { SnapshotOpener } from '../view/place.ts';
 
@@ -63,8 +63,8 @@ export async function otherMachines(options: { repository: Repository; set: stri
   const { repository, set, own } = options;
   await repository.loadSecrets();
   const names = new Set<string>();
-  for (const head of await repository.heads(() => {})) {
-    if (head.worm !== true || head.tag === own || !repository.isOfSet(head, set)) continue;
+  for (const head of await wormHeads(repository, set)) {
+    if (head.tag === own) continue;
     if (repository.writer?.id.equals(head.writerId) === true) continue;
     names.add(repository.writerName(head.writerId) ?? head.writerId.toString('hex').slice(0, 8));
   }
@@ -77,8 +77,7 @@ export async function otherMachines(options: { repository: Repository; set: stri
  */
 export async function frozenBy({ repository, set }: { repository: Repository; set: string }): Promise<string | null> {
   if (!(await canRead(repository))) return null;
-  for (const head of await repository.heads(() => {})) {
-    if (head.worm !== true || !repository.isOfSet(head, set)) continue;
+  for (const head of await wormHeads(repository, set)) {
     const { host, policy } = await repository.openBody(head);
     if (policy?.acceptNew === false) return host;
   }
